@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Serves the search page of a mounted library, on CPUs. See docs/docker.md.
+# Serves the search page of a mounted library, and indexes new videos as they come, on CPUs. See docs/docker.md.
 
 FROM python:3.13-slim AS build
 WORKDIR /build
@@ -12,7 +12,7 @@ ARG TORCH_INDEX=""
 RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} --constraint constraints.txt torch
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
-RUN pip install --constraint constraints.txt .
+RUN pip install --constraint constraints.txt '.[watch]'
 
 FROM python:3.13-slim
 COPY --from=build /opt/vop /opt/vop

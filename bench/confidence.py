@@ -5,9 +5,9 @@
     python bench/confidence.py --cost
 
 Libraries are made of test videos of emoji-motion-2 (drawn in the cache if --data is not given), in several sizes, that
-show three quarters of the things. The queries:
+show three quarters of the things; validation and training videos fill the largest. The queries:
 
-    answer     the captions of the library's videos
+    answer     the captions of the library's test videos
     absent     captions of test videos that show none of these things
     everyday   captions of everyday scenes (`everyday_captions.txt`): no sticker video shows them
     nonsense   random words, letters, sentences about nothing that can be seen
@@ -40,7 +40,8 @@ from vop.benchmarks.emoji_motion_2 import benchmark
 from vop.search import confidence
 from vop.search.confidence import WEAK_BELOW, Calibration, unlikely_captions
 
-SIZES = {20: 30, 100: 8, 300: 3, 1000: 1}  # videos of a library, and how many such libraries; 1000 stands for all
+SIZES = {20: 30, 100: 8, 300: 3, 1000: 1}  # videos of a library, and how many such libraries
+FILLERS = 600  # training videos that fill the largest library, beside those of val; nobody asks for them
 KINDS = ("absent", "everyday", "nonsense")
 DIVIDERS = (0.5, 0.8, 0.9, 0.95)
 PER_LIBRARY = 60  # queries of a kind, so that each size counts as much as the others
@@ -80,6 +81,7 @@ def main() -> None:
     compare_candidates(worlds)
     compare_steadiness(worlds)
     for world in worlds:
+        compare_words(world)
         measure_divider(world)
 
 
@@ -88,12 +90,15 @@ class World:
 
     def __init__(self, name: str, folder: Path | None, frames: int) -> None:
         self.name = name
-        data = benchmark.dataset(folder)
-        self.clips = [clip for clip in benchmark.plan_clips() if clip.split == "test"]
-        training = [clip.captions[0] for clip in benchmark.plan_clips() if clip.split == "train"]
+        data, clips = benchmark.dataset(folder), benchmark.plan_clips()
+        split = {name: [clip for clip in clips if clip.split == name] for name in ("test", "val", "train")}
+        self.clips = [*split["test"], *split["val"], *split["train"][:FILLERS]]
+        self.asked = len(split["test"])
+        training = [clip.captions[0] for clip in split["train"][FILLERS:]]
+        files = {Path(video.path).stem: video.path for part in split for video in data.split(part).videos}
         model = vop.load(name, num_frames=frames)
         embed = lambda texts: model.encode_text(list(texts)).numpy()  # noqa: E731
-        self.videos = model.encode_video([video.path for video in data.split("test").videos], batch_size=32).numpy()
+        self.videos = model.encode_video([files[clip.id] for clip in self.clips], batch_size=32).numpy()
         self.captions = embed(clip.captions[0] for clip in self.clips)
         everyday = embed((Path(__file__).parent / "everyday_captions.txt").read_text().splitlines())
         self.queries = {"everyday": everyday[::2], "nonsense": embed(NONSENSE)}
@@ -102,20 +107,34 @@ class World:
             "everyday": everyday[1::2],
             "training": embed(Random(0).sample(training, 256)),
         }
-        used = sorted({thing for clip in self.clips for thing in clip.story.things})
+        used = sorted({thing for clip in split["test"] for thing in clip.story.things})
         shown = set(Random(0).sample(used, len(used) * 3 // 4))
         things = [set(clip.story.things) for clip in self.clips]
         self.things = things
         self.short = dict(zip(used, embed(map(named, used)), strict=True))  # "a lion"
         self.shown = np.flatnonzero([own <= shown for own in things])
-        self.absent = np.flatnonzero([not own & shown for own in things])
+        self.absent = np.flatnonzero([not own & shown for own in things[: self.asked]])
 
     def libraries(self, size: int) -> list[Array]:
-        """Return the places of the videos of libraries of this size."""
-        return [np.random.default_rng(seed).permutation(self.shown)[:size] for seed in range(SIZES[size])]
+        """Return the places of the videos of libraries of this size, those of the test split first."""
+        asked, fillers = np.split(self.shown, [np.searchsorted(self.shown, self.asked)])
+        orders = (np.random.default_rng(seed).permutation(asked) for seed in range(SIZES[size]))
+        return [np.concatenate([order, fillers])[:size] for order in orders]
+
+    def asked_of(self, library: Array) -> Array:
+        """Return the places of the videos whose captions are queries."""
+        return library[library < self.asked]
 
     def queries_of(self, library: Array) -> dict[str, Array]:
-        return {"answer": self.captions[library], "absent": self.captions[self.absent], **self.queries}
+        return {"answer": self.captions[self.asked_of(library)], "absent": self.captions[self.absent], **self.queries}
+
+    def words_of(self, library: Array) -> tuple[Array, Array]:
+        """Return the names ("a lion") of things that the library shows, and of others."""
+        shown = set[int]().union(*(self.things[clip] for clip in library))
+        ordered = sorted(self.short, key=lambda one: one not in shown)
+        whole = np.stack([self.short[one] for one in ordered])
+        number = sum(one in shown for one in ordered)
+        return whole[:number], whole[number:]
 
 
 # -- candidates: (queries (q, e), videos (n, e), background (c, e)) -> a value for the best video of each query (q,)
@@ -210,6 +229,23 @@ def compare_steadiness(worlds: list[World], background: str = "unlikely") -> Non
         print(f"| {formula} |", " | ".join(cells), "|", flush=True)
 
 
+def compare_words(world: World) -> None:
+    """Sentences and single words above the divider, by formula."""
+    print(f"\n{Path(world.name).name}: above {WEAK_BELOW}, sentence / one word\n")
+    print("| formula | videos | answer | absent |\n| --- | --- | --- | --- |")
+    background = world.backgrounds["unlikely"]
+    for formula in ("share: score", "share: score - mean / 2", "share: score - mean"):
+        for size in (20, 1000):
+            rates: list[list[float]] = []
+            for place in world.libraries(size):
+                sentences, words = world.queries_of(place), world.words_of(place)
+                asked = (sentences["answer"], words[0], sentences["absent"], words[1])
+                own = [FORMULAS[formula](queries, world.videos[place], background) for queries in asked]
+                rates.append([100 * float((some >= WEAK_BELOW).mean()) for some in own])
+            mean = [f"{rate:.0f}" for rate in np.mean(rates, axis=0)]
+            print(f"| {formula} | {size} | {mean[0]} / {mean[1]} | {mean[2]} / {mean[3]} |", flush=True)
+
+
 def values(
     world: World, value: Callable[[Array, Array, Array], Array], background: str, *, sizes: Iterable[int] = SIZES
 ) -> dict[str, Array]:
@@ -261,17 +297,20 @@ def judge(world: World, place: Array, background: Array) -> dict[str, Array]:
 
     queries = world.queries_of(place)
     found = {kind: best(own) for kind, own in queries.items()}
-    own = world.captions[place]
+    asked = world.asked_of(place)
+    own = world.captions[asked]
     found["right"] = np.array(
-        [calibration.confidence(query, [video @ query])[0] for query, video in zip(own, videos, strict=True)]
+        [
+            calibration.confidence(query, [video @ query])[0]
+            for query, video in zip(own, world.videos[asked], strict=True)
+        ]
     )
-    kinds = np.array([world.clips[clip].kind for clip in place])
+    kinds = np.array([world.clips[clip].kind for clip in asked])
     found |= {f"answer: {kind}": found["answer"][kinds == kind] for kind in set(kinds)}
-    shown = set[int]().union(*(world.things[clip] for clip in place))
-    found["answer: one word"] = best(np.stack([world.short[one] for one in world.short if one in shown]))
-    found["absent: one word"] = best(np.stack([world.short[one] for one in world.short if one not in shown]))
+    words, strange = world.words_of(place)
+    found["answer: one word"], found["absent: one word"] = best(words), best(strange)
     rng = np.random.default_rng(0)
-    other = world.captions[rng.permutation(place)]
+    other = world.captions[rng.permutation(asked)]
     found["answer, less of another (-0.5)"] = best(unit(own - 0.5 * other))
     found["answer and another (1, 1)"] = best(unit(own + other))
     absent = world.captions[world.absent]
@@ -291,7 +330,7 @@ def measure_examples(world: World) -> None:
     for size in (600, 200, 40):
         known, lonely, strange = [], [], []
         for seed in range(600 // size):
-            place = np.random.default_rng(seed).permutation(world.shown)[:size]
+            place = np.random.default_rng(seed).permutation(world.asked_of(world.shown))[:size]
             videos = world.videos[place]
             scores = videos @ videos.T
             mean = scores.mean(1)

@@ -36,7 +36,15 @@ ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")), DOCS / "standing" / "standing.md"]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-FOREIGN = {"hf", "mkdir", "pre-commit", "tensorboard"}  # programs whose options are not ours to check
+FOREIGN = {
+    "cp",
+    "hf",
+    "loginctl",
+    "mkdir",
+    "pre-commit",
+    "systemctl",
+    "tensorboard",
+}  # programs whose options are not ours to check
 
 
 def name_of(path: Path) -> str:

@@ -41,6 +41,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 NOT_RUN = {
     r"^(compare|ablate) (?!.*--merge)": "hours of training; tests/experiments runs small ones",
     r"^backbones .*--measure": "minutes for towers of real size; tests/cli/test_backbones.py measures tiny ones",
+    r"--watch": "follows folders until it is stopped; tests/cli/test_stopping.py",
+    r"^mcp ": "serves until its client leaves; tests/mcp_server",
     r"^serve ": "serves until it is stopped; tests/cli/test_serve.py",
     r"emoji-motion": "renders thousands of videos; tests/benchmarks renders a few",
     r"\b(msrvtt|msvd|didemo|activitynet|lsmdc|vatex)": "needs the benchmark's files; tests/datasets has small ones",
@@ -188,7 +190,9 @@ def test_commands_with_object_storage_run(object_server, workplace, capsys):
     object_server.make_bucket()
     for file in ("lake.mp4", "private/b.mp4"):
         object_server.put(f"s3://films/holidays/{file}", workplace / "holidays" / file)
-    commands = [words for _, words in vop_commands() if "films" in shlex.join(words) and words[0] != "serve"]
+    commands = [
+        words for _, words in vop_commands() if "films" in shlex.join(words) and words[0] not in ("serve", "mcp")
+    ]
     if find_spec("lance") is None:
         commands = [words for words in commands if "--shard" not in words and "publish" not in words]
     assert len(commands) >= 7

@@ -13,7 +13,7 @@ ROOT = Path(vop.__file__).parent
 LAYERS = [
     {"__main__"},
     {"cli"},
-    {"server"},
+    {"server", "mcp_server"},
     {"experiments"},
     {"benchmarks"},
     {"search"},

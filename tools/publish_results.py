@@ -1,9 +1,9 @@
-"""Write the results of the project's own experiments to docs/: one data file, the tables of a page, and figures.
+"""Write the results of the project's own experiments to docs/: a data file and a page for each benchmark, and figures.
 
     python -m tools.publish_results runs/emoji-motion/report    # after `vop compare` and `vop ablate`
     python -m tools.publish_results                             # rewrite only what is made from the data
 
-The data file is `docs/results/results.json`. The tables are in `docs/results.md`, between two comments. All JSON files
+`PAGES` has the data file and the page of each benchmark. The tables are between two comments of the page. All JSON files
 in `docs/results/`, of results and of rows that others published, make the standing comparison in `docs/standing/`.
 """
 
@@ -27,10 +27,15 @@ from vop.experiments.tables import Table, kind_tables, main_table, order_table, 
 from vop.utils.text import in_markdown, markdown_block
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-DATA, PAGE, STANDING = "results/results.json", "results.md", "standing"
+STANDING = "standing"
 SCHEMA_PATH = DOCS.parent / "src" / "vop" / "experiments" / SCHEMA_FILE
 BEGIN, END = "<!-- Written by tools/publish_results.py: begin -->", "<!-- end -->"
-# The figures on the page, by the name of the comparison or ablation.
+# The data file and the page, by benchmark.
+PAGES = {
+    "emoji-motion": ("results/results.json", "results.md"),
+    "emoji-motion-2": ("results/emoji-motion-2.json", "emoji-motion-2.md"),
+}
+# The figures on a page, by the name of the comparison or ablation.
 SHOWN = {
     COMPARE: ("parameters", "curves"),
     "depth": ("ablation",),
@@ -45,22 +50,29 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("report", type=Path, nargs="?", help="Folder of a report. By default use the data file.")
     report: Path | None = parser.parse_args(words).report
     if report is not None:
-        documents = [json.loads(path.read_text(encoding="utf-8")) for path in report.glob("*.json")]
-        experiments = sorted(read_results(documents), key=_place)
-        compact = json.dumps([one.to_dict() for one in experiments], ensure_ascii=False, separators=(",", ":"))
-        (DOCS / DATA).write_text(compact + "\n", encoding="utf-8")
-    experiments = read(DOCS / DATA)
-    page = (DOCS / PAGE).read_text(encoding="utf-8")
-    before, after = page.partition(BEGIN)[0], page.partition(END)[2]
-    (DOCS / PAGE).write_text(f"{before}{BEGIN}\n\n{tables(experiments)}\n\n{END}{after}", encoding="utf-8")
-    for stem, name, draw in _figures(experiments):
-        (DOCS / "results" / f"{stem}-{name}.svg").write_text(svg_text(draw()), encoding="utf-8")
+        publish(report)
+    for data, page in PAGES.values():
+        experiments = read(DOCS / data)
+        text = (DOCS / page).read_text(encoding="utf-8")
+        before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+        (DOCS / page).write_text(f"{before}{BEGIN}\n\n{tables(experiments)}\n\n{END}{after}", encoding="utf-8")
+        for stem, name, draw in _figures(experiments):
+            (DOCS / "results" / f"{stem}-{name}.svg").write_text(svg_text(draw()), encoding="utf-8")
     SCHEMA_PATH.write_text(schema_text(), encoding="utf-8")
     write_standing(merge(standing_sources()), DOCS / STANDING)
 
 
+def publish(report: Path) -> None:
+    """Write the data file of the benchmark that a report is about."""
+    documents = [json.loads(path.read_text(encoding="utf-8")) for path in report.glob("*.json")]
+    experiments = sorted(read_results(documents), key=_place)
+    (data,) = {one.data for one in experiments}
+    compact = json.dumps([one.to_dict() for one in experiments], ensure_ascii=False, separators=(",", ":"))
+    (DOCS / PAGES[data][0]).write_text(compact + "\n", encoding="utf-8")
+
+
 def standing_sources() -> list[Path]:
-    return sorted((DOCS / DATA).parent.glob("*.json"))
+    return sorted((DOCS / "results").glob("*.json"))
 
 
 def read(path: Path) -> list[ExperimentResults]:

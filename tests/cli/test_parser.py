@@ -78,6 +78,7 @@ def test_all_commands_are_covered():
             "search",
         ),
         *("library info", "library failures", "library forget", "library reembed", "library check"),
+        *("library folders", "mcp"),
         *("library exclude", "library restore", "library publish", "serve", "import openai", "import modelscope"),
     }
 
@@ -158,7 +159,7 @@ def test_optional_values_do_not_take_the_run(words, run, file):
         ("search library dog -w 0.5", "argument -w/--weighted: expected 2 arguments"),
         ("search", "the following arguments are required: LIBRARY"),
         ("search library dog -k many", "argument -k: invalid int value: 'many'"),
-        ("index library", "the following arguments are required: PATH"),
+        ("index", "the following arguments are required: LIBRARY"),
         ("data check a.csv b.csv", "unrecognized arguments: b.csv"),
         ("serve library --token a --no-token", "not allowed with argument"),
         ("search library \x1b[31mdog --\x1b]0;x", "unrecognized arguments: --\\x1b]0;x"),

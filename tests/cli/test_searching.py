@@ -225,6 +225,29 @@ class TestSearch:
         assert results[0].keys() >= RESULT
         assert [result["score"] for result in results] == sorted((r["score"] for r in results), reverse=True)
 
+    def test_weaker_matches_stand_behind_a_line(self, vop, library, monkeypatch):
+        results = json.loads(vop("search", library, "a dog", "--json")[1])["results"]
+        shares = [result["confidence"] for result in results]
+        assert all(0 <= share <= 1 for share in shares)
+        for least in (0.0, shares[0], 1.1):
+            monkeypatch.setattr("vop.search.confidence.WEAK_BELOW", least)
+            lines = vop("search", library, "a dog")[1].splitlines()
+            strong = sum(share >= least for share in shares)
+            places = [number for number, line in enumerate(lines) if "weaker matches" in line]
+            assert places == ([1 + strong] if strong < len(shares) else [])  # after the heading
+            assert ("nothing matches well" in "".join(lines)) == (strong == 0)
+        assert f"{shares[0]:.2f}" in lines[2]
+
+    def test_min_confidence_drops_results(self, vop, library):
+        results = json.loads(vop("search", library, "a dog", "--json")[1])["results"]
+        shares = [result["confidence"] for result in results]
+        words = ["search", library, "a dog", "--min-confidence"]
+        assert len(names(vop(*words, shares[0], "--json")[1])) == sum(share >= shares[0] for share in shares)
+        if max(shares) < 1:
+            assert "with a confidence of 1 or more" in vop(*words, "1")[1]
+        status, _, err = vop(*words, "7")
+        assert (status, "min_confidence is 7" in err) == (2, True)
+
     def test_weights_change_the_results(self, vop, library):
         plain = vop("search", library, "a dog", "--json")[1]
         against = vop("search", library, "-w", "-1", "a dog", "--json")[1]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from search.owners_videos import write_video
 from vop.cli import build_parser, stopping
 
 STATUS = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -137,3 +138,39 @@ def test_foreign_signal_handlers_are_kept():
     thread.start()
     thread.join()
     assert failed == [False]
+
+
+def test_following_a_folder_ends_cleanly(a_run, vop, tmp_path):
+    pytest.importorskip("watchfiles")
+    library, videos = tmp_path / "library", tmp_path / "videos"
+    write_video(videos / "a.mp4", seed=0)
+    environment = os.environ | {"PYTHONPATH": SOURCES, "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "vop", "index", library, videos, "--model", a_run, "--workers", "1", "--watch"]
+    process = subprocess.Popen(map(str, command), stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        said = until_said(process, "Following 1 place")
+        assert f"{library}: 1 added" in said
+        write_video(tmp_path / "b.mp4", seed=1).rename(videos / "b.mp4")
+        assert f"{library}: 1 added" in until_said(process, "added")
+        assert "2 videos" in vop("library", "info", library)[1]
+        process.send_signal(signal.SIGTERM)
+        assert "stopped" in process.stdout.read()
+        assert process.wait(timeout=60) == 0
+    finally:
+        process.kill()
+
+
+def until_said(process: subprocess.Popen, part: str) -> str:
+    """Return what a process prints up to the line with `part`."""
+    said = ""
+    for line in process.stdout:
+        said += line
+        if part in line:
+            return said
+    pytest.fail(f"it ended without {part!r}: {said}")
+
+
+@pytest.mark.parametrize("option", ["--json", "--dry-run", "--shard=1/2"])
+def test_what_does_not_go_with_following_is_refused(vop, tmp_path, option):
+    status, _, err = vop("index", tmp_path / "library", tmp_path, "--watch", option)
+    assert (status, option.partition("=")[0] in err) == (2, True)

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from experiments.documents import ablation_document, compare_document
-from tools.publish_results import DATA, DOCS, SCHEMA_PATH, STANDING, standing_sources
+from tools.publish_results import DOCS, PAGES, SCHEMA_PATH, STANDING, standing_sources
 from vop.cli import main
 from vop.errors import VopError
 from vop.experiments.results import COMPARE
@@ -23,7 +23,7 @@ from vop.experiments.standing import merge
 from vop.experiments.standing_report import differences, figure_text, ranked_table, sections, write_standing
 from vop.experiments.standing_schema import SCHEMA, as_text, schema_text, shipped_schema
 
-PUBLISHED = DOCS / DATA
+PUBLISHED = DOCS / PAGES["emoji-motion"][0]
 GALLERY = {"videos": 500, "texts": 500, "tie_rule": "pessimistic", "fingerprint": "2f1c9a"}
 PAPER = {"kind": "external", "citation": "A. Author, 2026", "url": "https://example.org/paper"}
 OURS = {"kind": "vop", "version": "0.2.0"}

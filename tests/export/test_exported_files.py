@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pysubs2
 import pytest
 
@@ -121,6 +123,13 @@ def test_formats_follow_the_suffix(tmp_path):
             format_of(tmp_path / path, given)
     with pytest.raises(UsageError, match="no moments"):
         export_moments([], tmp_path / "a.csv", original=original)
+
+
+def test_otio_needs_its_library(video, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "opentimelineio", None)
+    with pytest.raises(UsageError, match=r"vop\[export\]"):
+        export_moments([a_moment(video, 0.4, 0.8)], tmp_path / "a.otio", original=original)
+    assert export_moments([a_moment(video, 0.4, 0.8)], tmp_path / "a.fcpxml", original=original).files
 
 
 def test_names_are_safe_everywhere():

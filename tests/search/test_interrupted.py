@@ -99,3 +99,19 @@ def test_ignored_signals_stay_ignored():
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_stop_finishes_the_current_files(index_videos, videos, folder):
+    asked = []
+
+    def stopped() -> bool:
+        asked.append(len(asked))
+        return len(asked) == 3
+
+    report = index_videos(stopped=stopped, workers=1, prune=True)
+    assert (report.added, report.removed) == (2, 0)
+    indexed = {Path(name).stem for name, _ in rows(folder)}
+    videos[min(indexed)].unlink()
+    report = index_videos(stopped=lambda: True, prune=True)
+    assert (report.added, report.removed) == (0, 0)
+    assert index_videos().added == 2

@@ -73,7 +73,7 @@ def test_it_equals_a_library_on_a_disk(index_there, index_videos, folder, films,
         there.search(vector, filters=Filters(name="a*"))
     assert looked == [LIBRARY]  # once in a search
     assert there.status() == here.status()
-    assert keys(films) == {"library.json", "database", "confidence.safetensors", ".lock"}
+    assert keys(films) == {"library.json", "database", "folders.json", ".lock", "confidence.safetensors"}
     assert lock()["free"] is True
     assert index_there().unchanged == 4
 

@@ -152,7 +152,7 @@ def test_a_new_library_and_a_changed_one(in_shards, by_one_process, folder, vide
 def test_one_version_replaces_changed_videos(in_shards, folder, videos, monkeypatch):
     """No reader meets old and new rows of a video together, or neither of them."""
     in_shards()
-    monkeypatch.setattr(commands, "tidy", lambda *_, **__: None)  # it tidies up
+    monkeypatch.setattr(commands, "finish", lambda *_, **__: None)  # it tidies up
     before = versions(folder)
     write_video(videos["a"], seed=50)
     write_video(videos["c"], seed=51)
@@ -220,7 +220,7 @@ def test_a_killed_committer(a_part, by_one_process, folder, monkeypatch, moment)
         report = commands.publish(folder)
         assert (report.published, report.shards, len(report.completed)) == (written, 0, 1)
     else:
-        monkeypatch.setattr(commands, "tidy", lambda *_, **__: None)
+        monkeypatch.setattr(commands, "finish", lambda *_, **__: None)
         report = commands.publish(folder)
         assert (report.published, versions(folder)) == (0, committed)
     _, other = by_one_process()

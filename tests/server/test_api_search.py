@@ -33,6 +33,8 @@ def test_sentences_have_a_confidence(calibrated):
     assert shares[0] > shares[-1]
     best = [result for result in found if result["confidence"] >= shares[0]]
     assert results(search(calibrated, "a red ball", min_confidence=shares[0])) == best
+    address = f"/api/views/demo/videos/{found[0]['video']}/moments"
+    assert results(calibrated.get(address, params={"q": "a red ball"}))[0]["confidence"] == shares[0]
     like = results(calibrated.get(f"/api/views/demo/like/{found[0]['segment']}"))
     assert {(result["confidence"], result["is_weak"]) for result in like} == {(None, False)}
 

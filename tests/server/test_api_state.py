@@ -84,6 +84,8 @@ def test_openapi_describes_every_path(client):
         "/api/views/{view}/videos/{video}/moments",
         "/api/views/{view}/videos/{video}/moments/file",
         "/api/libraries/{library}/failures",
+        "/api/libraries/{library}/indexing/folders",
+        "/api/libraries/{library}/indexing",
         "/api/libraries/{library}/segments/{segment}/strip.jpg",
         "/api/libraries/{library}/videos/{video}",
         "/api/libraries/{library}/videos/{video}/moment.mp4",
@@ -93,7 +95,7 @@ def test_openapi_describes_every_path(client):
     sentences = document["paths"]["/api/views/{view}/search"]["get"]
     assert {one["name"] for one in sentences["parameters"]} == {
         *("view", "q", "w", "k", "folder", "name", "min_seconds", "max_seconds", "after", "before", "where"),
-        *("per_video", "min_confidence"),
+        *("min_confidence", "per_video", "copies"),
     }
     assert sentences["responses"]["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/SearchResponse")
     operations = [operation for path in document["paths"].values() for operation in path.values()]

@@ -12,7 +12,7 @@ import pytest
 
 from clips import grey_frames, write_clip
 from hdr import BT2020, PQ
-from video.exported import appearances, duration
+from video.exported import appearances, duration, make
 from vop.errors import UsageError, VideoError
 from vop.video.clip_export import save_clip, saved_suffix
 from vop.video.probe import probe
@@ -75,6 +75,14 @@ def test_exact_clips_keep_a_variable_frame_rate(tmp_path):
     assert shown == [3, 4, 5, 6, 7, 8, 9]
     assert [float(time) for time in times] == pytest.approx([0, 0.02, 0.08, 0.13, 0.18, 0.28, 0.58])
     assert duration(tmp_path / "out.mp4") == pytest.approx(0.63)
+
+
+def test_copies_do_not_show_what_an_edit_list_hides(tmp_path):
+    whole = write_clip(tmp_path / "whole.mp4", grey_frames(24), options={"g": "24"})
+    trimmed = make(whole, 0.4, 0.8)  # frames 0 to 9 are in the file, but hidden
+    saved = save_clip(trimmed, tmp_path / "out.mp4", start_seconds=0.0, end_seconds=0.2, duration_seconds=0.4)
+    assert not saved.copied
+    assert appearances(tmp_path / "out.mp4")[1] == list(range(10, 15))
 
 
 def test_hdr_stays_hdr(tmp_path):

@@ -37,6 +37,7 @@ GROUPS = [
     "search",
     "library",
     "serve",
+    "mcp",
     "importing",
 ]
 

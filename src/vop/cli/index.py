@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -28,9 +29,11 @@ from vop.utils.text import count, first_few
 
 if TYPE_CHECKING:
     from vop.search.manifest import SegmentationConfig
+    from vop.search.models import KeptModels
     from vop.search.results import LibraryStatus
     from vop.search.sync.commands import IndexSettings
     from vop.search.sync.report import IndexPreview, IndexReport
+    from vop.storage.address import Location
 
 _SHOWN = 10  # paths shown of a long list
 
@@ -57,7 +60,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "index",
         help="Create or update a searchable library of videos.",
         description="Indexes folders of videos into a library that can be searched. Run it again to add new and "
-        "changed videos.",
+        "changed videos; without PATH, it goes through everything that was indexed before.",
     )
     parser.add_argument(
         "library", metavar="LIBRARY", type=place, help="The library's folder or address. Created if it does not exist."
@@ -65,10 +68,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "paths",
         metavar="PATH",
-        nargs="+",
+        nargs="*",
         type=place,
         help="Folders of videos, files, addresses such as s3://bucket/holidays, or tables of them (CSV, TSV, JSON, "
-        "JSONL, Parquet). Missing ones are skipped.",
+        "JSONL, Parquet). Missing ones are skipped. The library remembers them (default: all that it remembers; "
+        "`vop library folders` lists them).",
     )
     parser.add_argument(
         "--model",
@@ -122,6 +126,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument(
         "--redo", action="store_true", help="Decode videos again that an earlier version of vop decoded."
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="Then follow the folders and index what changes in them, until Ctrl-C. Deleted videos are only reported, "
+        "unless --prune is given. Needs `pip install 'vop[watch]'`.",
     )
     add_work_options(parser)
     ways = add_process_options(parser)
@@ -194,11 +204,14 @@ def work_options(arguments: argparse.Namespace) -> WorkOptions:
     }
 
 
-def say_waiting(library: Path | str) -> None:
+def say_waiting(library: Location | str) -> None:
     warn(f"vop: another process is writing to {library}; waiting for it to finish")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.watch:
+        return _watch(arguments)
+    arguments.paths = arguments.paths or _remembered(arguments.library)
     if arguments.dry_run:
         _preview(arguments)
         return 0
@@ -218,7 +231,96 @@ def run(arguments: argparse.Namespace) -> int:
     return warn_unconfirmed(report, arguments.library, arguments.paths)
 
 
-def warn_unconfirmed(report: IndexReport, library: Path | str, paths: Sequence[Path | str]) -> int:
+def _watch(arguments: argparse.Namespace) -> int:
+    """Index once, then follow the folders until an interruption."""
+    from vop.search.folders import is_available
+    from vop.search.models import KeptModels
+    from vop.search.sync import index
+    from vop.search.sync.scanner import absolute_paths
+    from vop.search.watching import Watcher
+    from vop.storage.address import absolute
+
+    for option in ("json", "dry_run", "shard"):
+        if getattr(arguments, option):
+            raise UsageError(f"--watch does not go with --{option.replace('_', '-')}; leave one of them out")
+    use_device_options(arguments)
+    library, kept, changes = absolute(arguments.library), KeptModels(), _Changes()
+    given = sorted(absolute_paths(arguments.paths), key=str) if arguments.paths else None
+
+    def again(places: Sequence[Location], settled: Callable[[Path], bool]) -> None:
+        report = index(
+            library,
+            places,
+            metadata=arguments.metadata,
+            prune=arguments.prune,
+            yes=arguments.yes,
+            compile=arguments.compile,
+            remember=False,
+            settled=settled,
+            kept=kept,
+            workers=arguments.workers,
+            batch_size=arguments.batch_size,
+            waiting=partial(say_waiting, library),
+            warn=lambda text: warn(f"vop: {text}"),
+        )
+        changes.show(report, library, places)
+
+    watcher = Watcher(library, again, places=given, say=lambda text: warn(f"{_time_of_day()} {text}"))
+    try:
+        first = given or [place for place in _remembered(library) if is_available(place)]
+        if first:
+            arguments.paths = first
+            report = _index(arguments, yes=arguments.yes, settled=watcher.settled, kept=kept)
+            print_report(report, library, first)
+            warn_unconfirmed(report, library, first)
+        say(f"Following {count('place', len(given or _remembered(library)))}; Ctrl-C stops it")
+        watcher.run()
+    except KeyboardInterrupt:
+        say("stopped; finished work is kept")
+    return 0
+
+
+class _Changes:
+    """Prints what indexings change, and what has to be done by hand when that changes."""
+
+    def __init__(self) -> None:
+        self._standing: dict[tuple[Location, ...], tuple[int, ...]] = {}
+
+    def show(self, report: IndexReport, library: Location, places: Sequence[Location]) -> None:
+        done = {
+            "added": report.added,
+            "changed": report.changed,
+            "moved": report.moved,
+            "with new metadata": report.described,
+            "removed": report.removed,
+        }
+        standing = {
+            "deleted, but still in the library": report.deleted,
+            "excluded, but still in the library": report.excluded,
+            "unavailable": report.unavailable,
+        }
+        before = self._standing.get(tuple(places), (0, 0, 0))
+        self._standing[tuple(places)] = tuple(standing.values())
+        if not any(done.values()) and before == tuple(standing.values()):
+            return
+        counts = ", ".join(f"{number:,} {what}" for what, number in (done | standing).items() if number)
+        say(f"{_time_of_day()} {library}: {counts or 'nothing is deleted or unavailable any more'}")
+        warn_unconfirmed(report, library, places)
+
+
+def _time_of_day() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+def _remembered(library: Location | str) -> list[Location]:
+    """Return what the library remembers."""
+    from vop.search.folders import remembered
+    from vop.search.store import Store
+
+    return remembered(Store.open(library).path)
+
+
+def warn_unconfirmed(report: IndexReport, library: Location | str, paths: Sequence[Location | str]) -> int:
     """Print how to remove the videos that --prune did not remove. Return the exit status."""
     if not report.unconfirmed:
         return 0
@@ -230,7 +332,13 @@ def warn_unconfirmed(report: IndexReport, library: Path | str, paths: Sequence[P
     return 2
 
 
-def _index(arguments: argparse.Namespace, *, yes: bool) -> IndexReport:
+def _index(
+    arguments: argparse.Namespace,
+    *,
+    yes: bool,
+    settled: Callable[[Path], bool] | None = None,
+    kept: KeptModels | None = None,
+) -> IndexReport:
     from vop.search.sharding.commands import default_jobs, index_in_processes, index_on_ray
     from vop.search.sync import index
 
@@ -238,6 +346,7 @@ def _index(arguments: argparse.Namespace, *, yes: bool) -> IndexReport:
     jobs = default_jobs() if arguments.jobs is None else arguments.jobs
     with progress.show() as show:
         given = _settings(arguments, show)
+        given |= {"settled": settled, "kept": kept}
         size: WorkSize = {"workers": arguments.workers, "batch_size": arguments.batch_size}
         if arguments.ray is not None:
             return index_on_ray(
@@ -333,7 +442,7 @@ def _confirm(paths: Sequence[str]) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def print_report(report: IndexReport, library: Path | str, paths: Sequence[Path | str]) -> None:
+def print_report(report: IndexReport, library: Location | str, paths: Sequence[Location | str]) -> None:
     counts = {
         "added": report.added,
         "changed": report.changed,
@@ -366,7 +475,7 @@ def print_report(report: IndexReport, library: Path | str, paths: Sequence[Path 
     say(f"Search it in a browser: {command_line('serve', library)}")
 
 
-def _print_missing(report: IndexReport, library: Path | str, paths: Sequence[Path | str]) -> None:
+def _print_missing(report: IndexReport, library: Location | str, paths: Sequence[Location | str]) -> None:
     """Print which videos were removed or can be removed, with the commands for it."""
     from vop.search.removed import KEPT_DAYS
 
@@ -387,7 +496,7 @@ def _print_missing(report: IndexReport, library: Path | str, paths: Sequence[Pat
         say("\n".join(first_few(commands, most=_SHOWN)))
 
 
-def print_failures(counts: IndexReport | LibraryStatus, library: Path | str | None) -> None:
+def print_failures(counts: IndexReport | LibraryStatus, library: Location | str | None) -> None:
     """Print the number of files that could not be indexed completely and, given the library, how to list them."""
     kinds = []
     if counts.unreadable:

@@ -36,6 +36,7 @@ from vop.utils.files import read_file
 from vop.utils.text import count, on_one_line
 
 if TYPE_CHECKING:
+    from vop.search.duplicates import Duplicates
     from vop.search.library import Library
     from vop.search.sync.integrity import CheckReport
     from vop.search.sync.reembedding import ReembedReport
@@ -54,6 +55,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     _add(actions, "info", _info, "Show a library's size and models.")
     _add(actions, "failures", _failures, "List files that could not be indexed completely, with reasons.")
+    _add(
+        actions,
+        "duplicates",
+        _duplicates,
+        "List videos that are re-encoded, resized or trimmed versions of each other, and exact copies.",
+    )
 
     export = _add(
         actions, "export", _export, "Write moments that `vop search --json` found: clips, or a list for editors."
@@ -69,6 +76,16 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="Folder for clips, or file for a list whose suffix names its format (.csv, .json, .edl, .fcpxml, .otio).",
     )
     add_export_options(export)
+
+    folders = _add(actions, "folders", _folders, "List the folders that `vop index LIBRARY` goes through.")
+    folders.add_argument(
+        "--drop",
+        metavar="FOLDER",
+        action="append",
+        type=place,
+        default=[],
+        help="Forget this folder. Its videos stay in the library. May be repeated.",
+    )
 
     forget = _add(actions, "forget", _forget, "Remove videos from the library. The files stay on the disk.")
     forget.add_argument("paths", metavar="PATH", nargs="+", type=place, help="Folders, videos or addresses to remove.")
@@ -214,6 +231,48 @@ def _failures(arguments: argparse.Namespace) -> None:
     print_failures(status, None)
 
 
+def _duplicates(arguments: argparse.Namespace) -> None:
+    found = _open(arguments).duplicates()
+    if arguments.json:
+        print_json(found.to_dict())
+        return
+    if found.groups:
+        _print_groups(found)
+        numbers = ("near-duplicate", found.near_duplicates), ("cut", found.parts), ("exact copy", found.exact_copies)
+        say(", ".join(count(noun, number) for noun, number in numbers))
+    elif found.were_compared:
+        say("there are no near-duplicates and no exact copies")
+    if not found.were_compared:
+        index = command_line("index", arguments.library, "FOLDER")
+        say(f"near-duplicates were not looked for yet; the next indexing does: {index}")
+
+
+def _print_groups(found: Duplicates) -> None:
+    from rich.table import Table
+
+    table = Table(box=None)
+    table.add_column("file", overflow="fold")
+    for heading in ("MB", "pixels", "seconds", "date", ""):
+        table.add_column(heading, justify="right" if heading in ("MB", "pixels", "seconds") else "left")
+    for number, group in enumerate(found.groups):
+        if number:
+            table.add_row()
+        for video in (*group.videos, *group.parts):
+            pixels = f"{video.width} x {video.height}" if video.width else "?"
+            note = "" if video.part_of is None else f"cut, from {video.start_seconds or 0:.1f} s"
+            table.add_row(
+                on_one_line(video.path),
+                f"{video.size / 1e6:.1f}",
+                pixels,
+                f"{video.duration_seconds:.1f}",
+                video.date[:10],
+                note,
+            )
+            for path in video.exact_copies:
+                table.add_row(on_one_line(path), "", "", "", "", "exact copy")
+    print_table(table)
+
+
 def _export(arguments: argparse.Namespace) -> int:
     from vop.search.exporting import moments_from_json
 
@@ -224,6 +283,23 @@ def _export(arguments: argparse.Namespace) -> int:
     status = warn_export(report)
     print_json(report.to_dict()) if arguments.json else print_export(report)
     return status
+
+
+def _folders(arguments: argparse.Namespace) -> None:
+    library = _open(arguments)
+    listed = library.folders(drop=arguments.drop, waiting=partial(say_waiting, arguments.library))
+    if arguments.json:
+        print_json({"library": str(library.path), "folders": [folder.to_dict() for folder in listed]})
+        return
+    for folder in listed:
+        state = "" if folder.is_available else ", unavailable now"
+        say(f"{on_one_line(folder.path)}: {count('video', folder.videos)}{state}")
+    if arguments.drop:
+        forget = command_line("library", "forget", arguments.library, *arguments.drop)
+        warn(f"The videos of dropped folders stay in the library; to remove them: {forget}")
+    if not listed:
+        index = command_line("index", arguments.library, "FOLDER")
+        say(f"no folder is remembered; give them once, and later runs go through them: {index}")
 
 
 def _forget(arguments: argparse.Namespace) -> None:
@@ -256,7 +332,7 @@ def _exclude(arguments: argparse.Namespace) -> None:
         return
     say("\n".join(globs) or "nothing is excluded")
     if arguments.add or arguments.drop:
-        warn(f"To apply the change, index again: {command_line('index', arguments.library, 'FOLDER')}")
+        warn(f"To apply the change, index again: {command_line('index', arguments.library)}")
 
 
 def _check(arguments: argparse.Namespace) -> int:

@@ -80,6 +80,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=1,
         help="Number of moments that one video may have among the results (default 1).",
     )
+    parser.add_argument(
+        "--copies",
+        action="store_true",
+        help="Show near-duplicates of a video, too. By default, only the best one is shown.",
+    )
     _add_filters(parser)
     parser.add_argument(
         "--min-confidence",
@@ -162,6 +167,7 @@ def _search(arguments: argparse.Namespace) -> int:
         query,
         k=arguments.k,
         per_video=arguments.per_video,
+        copies=arguments.copies,
         model=number,
         **filters,
         min_confidence=arguments.min_confidence,
@@ -169,6 +175,7 @@ def _search(arguments: argparse.Namespace) -> int:
     )
     report, status = None, 0
     if arguments.export and moments:
+        gc.enable()  # clips may take long
         report = write_export(library, moments, arguments.export, arguments, name=" + ".join(arguments.words) or None)
         status = warn_export(report)
     if arguments.json:
@@ -189,8 +196,8 @@ def _open(moments: Sequence[Moment], number: int) -> None:
     moment = moments[number - 1]
     opened = open_moment(moment.path, moment.start_seconds)
     time = clock(moment.start_seconds)
-    where = f"at {time}" if opened.at_time else f"; it takes no time: go to {time}"
-    warn(f"opened moment {number} in {opened.name} {where}".replace(" ;", ";"))
+    where = f" at {time}" if opened.at_time else f", which begins at the start: go to {time}"
+    warn(f"opened moment {number} in {opened.name}{where}")
 
 
 def _query(arguments: argparse.Namespace) -> Example | list[Sentence]:
@@ -275,7 +282,8 @@ def _print(found: list[Moment], library: Library, *, least: float | None, strips
             table.add_row(*[""] * (len(table.columns) - 1), _divider(first=rank == 1))
         shares = [_share(moment.confidence)] if judged else []
         times = (clock(moment.start_seconds), clock(moment.end_seconds))
-        table.add_row(str(rank), f"{moment.score:.3f}", *shares, *times, on_one_line(moment.path))
+        copies = f" (and {count('near-duplicate', len(moment.copies))})" if moment.copies else ""
+        table.add_row(str(rank), f"{moment.score:.3f}", *shares, *times, on_one_line(moment.path) + copies)
     print_table(table)
 
 

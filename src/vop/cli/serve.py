@@ -72,6 +72,12 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--root-path", metavar="PATH", default="", help="Path at which a proxy serves the page, such as /videos."
     )
+    parser.add_argument(
+        "--indexing",
+        action=argparse.BooleanOptionalAction,
+        help="Let clients start and stop an indexing of the libraries' folders (default: if the server has a token or "
+        "only this machine can reach it).",
+    )
     parser.add_argument("--precision", default="auto", help="Precision of the models: auto (default), bf16 or fp32.")
     add_device_options(parser)
     parser.add_argument("--open", action="store_true", help="Open the page in a browser.")
@@ -159,7 +165,7 @@ def _configure_logging(level: str | None, access_log: str | None) -> None:
 
 def _serve(arguments: argparse.Namespace, listener: socket.socket, *, token: str | None, root_path: str) -> None:
     use_device_options(arguments)
-    from vop.server.access import AllowedHosts
+    from vop.server.access import AllowedHosts, may_index
     from vop.server.app import create_app
     from vop.server.connections import Server, connections_that_fit
     from vop.server.services import MAX_REQUESTS, MAX_UPLOADS
@@ -175,6 +181,7 @@ def _serve(arguments: argparse.Namespace, listener: socket.socket, *, token: str
         root_path=root_path,
         precision=arguments.precision,
         metrics=arguments.metrics,
+        may_index=may_index(arguments.host, token=token, chosen=arguments.indexing),
     )
     shown_token = token if arguments.token == "auto" else None
     urls = PageURLs.of(arguments.host, listener.getsockname()[1], token=shown_token, root_path=root_path)

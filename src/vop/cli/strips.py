@@ -23,10 +23,10 @@ def strip_printer() -> Callable[[bytes], None] | None:
     """
     if os.environ.get("NO_COLOR") or os.environ.get("TERM") in (None, "dumb"):
         return None
-    output = sys.__stdout__
-    if output is None or sys.stdout is not output or not (output.isatty() and sys.stdin.isatty()):
+    terminal = sys.__stdout__
+    if terminal is None or sys.stdout is not terminal or not (terminal.isatty() and sys.stdin.isatty()):
         return None
-    if not os.get_terminal_size(output.fileno()).columns:  # it does not know its size
+    if not os.get_terminal_size(terminal.fileno()).columns:  # it does not know its size
         return None
     logging.getLogger("textual_image").setLevel(logging.ERROR)  # it warns if the terminal does not answer
     try:

@@ -88,7 +88,10 @@ def moments_from_json(text: str) -> list[Moment]:
 
 
 def _moment(result: Mapping[str, Any]) -> Moment:
-    given = {field.name: result[field.name] for field in fields(Moment) if field.name in result}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in result.items()
+    }
+    given = {field.name: values[field.name] for field in fields(Moment) if field.name in values}
     missing = [
         field.name
         for field in fields(Moment)
@@ -99,4 +102,5 @@ def _moment(result: Mapping[str, Any]) -> Moment:
     start, end = float(given["start_seconds"]), float(given["end_seconds"])
     if not 0 <= start < end < float("inf"):
         raise ValueError(f"a result begins at {start} s and ends at {end} s")
-    return Moment(**given | {"start_seconds": start, "end_seconds": end})
+    copies = tuple(given.get("copies", ()))
+    return Moment(**given | {"start_seconds": start, "end_seconds": end, "copies": copies})

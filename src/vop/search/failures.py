@@ -21,6 +21,7 @@ TABLE = "failures"
 UNREADABLE: Final = "unreadable"
 PARTIAL: Final = "partial"
 DUPLICATE: Final = "duplicate"
+COPY_OF = "it has the content of "  # the reason of a duplicate, followed by the path of the original
 SCHEMA = pa.schema(
     {
         "path": pa.string(),

@@ -79,7 +79,7 @@ def language_note(backbone: Backbone, text: str) -> str | None:
     if not is_hub_id(name):
         name = name.replace("\\", "/").rstrip("/").rpartition("/")[2]
     return (
-        f"{name} reads {languages} only, and the query {looks}: write it in {languages}, or index with a model of many "
+        f"{name} reads {languages} only, and the query {looks}: write it in {languages}, or use a model of many "
         f"languages, such as {most_languages()} (`vop backbones` lists them)"
     )
 

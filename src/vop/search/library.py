@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -13,14 +14,17 @@ from typing import TYPE_CHECKING, TypeAlias
 from vop.backbones import DEFAULT_HUB_ID
 from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
 from vop.errors import UsageError
-from vop.search import confidence, queries
+from vop.search import confidence, folders, queries
+from vop.search.duplicates import Duplicates, with_sizes
 from vop.search.filters import Filters
 from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig, exists
-from vop.search.models import new_manifest, open_model, open_models
+from vop.search.models import KeptModels, new_manifest, open_model, open_models
+from vop.search.near_copies import search_collapsed
 from vop.search.queries import Caption, Example, Sentence, Vector
 from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, check_k
 from vop.search.store import Store
 from vop.search.sync.lock import check_folder, library_lock
+from vop.search.sync.scanner import absolute_paths
 from vop.search.video_moments import VideoMoments, check_per_video
 from vop.storage.address import Address, Location, absolute, location
 from vop.utils.names import existing_path
@@ -35,10 +39,12 @@ if TYPE_CHECKING:
     from vop.export.moments import ExportReport
     from vop.models.model import TextVideoModel
     from vop.search.failures import Failure
+    from vop.search.folders import LibraryFolder
     from vop.search.sharding.commands import PublishReport
     from vop.search.sync.integrity import CheckReport
     from vop.search.sync.reembedding import ReembedReport
     from vop.search.sync.report import IndexPreview, IndexReport
+    from vop.search.watching import WatchTimes
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 Place: TypeAlias = "PathLike | Address"
@@ -167,6 +173,11 @@ class Library:
         """Return the files that are not, or only partly, in the library, by path."""
         return self._store.failures()
 
+    def duplicates(self) -> Duplicates:
+        """Return the videos that are versions of each other, and exact copies. Reads the headers of their files."""
+        found = self._store.duplicates()
+        return replace(found, groups=with_sizes(found.groups))
+
     def restorable(self) -> list[str]:
         """Return the paths of the videos that can be restored."""
         return self._store.restorable()
@@ -226,6 +237,7 @@ class Library:
         min_confidence: float | None = None,
         refine: bool = True,
         per_video: int = 1,
+        copies: bool = False,
         warn: Callable[[str], None] = _log.warning,
     ) -> list[Moment]:
         """Return the k moments that match a query best, best first; by default one of each video.
@@ -248,6 +260,7 @@ class Library:
                 Otherwise a moment is made of whole segments.
             per_video: the number of moments that one video may have among the results. With 1, a moment is the video's
                 best segment. With more, neighbouring segments that match are one moment (`vop.search.video_moments`).
+            copies: whether to return near-duplicates, too. Otherwise the best one stands for all (`Moment.copies`).
             warn: called with each warning, such as that a sentence is longer than the model reads, or in a language
                 that it does not know.
 
@@ -278,9 +291,13 @@ class Library:
             raise UsageError("start_seconds and end_seconds name a clip of a video: give a Path with them")
         vector = self._vector(query, made_by, number=model, warn=warn)
         leave_out = query.video if isinstance(query, Moment) else None
-        moments = self._store.search(
-            vector, k=k, filters=filters, model=made_by, leave_out=leave_out, refine=refine, per_video=per_video
-        )
+
+        def find(limit: int) -> list[Moment]:
+            return self._store.search(
+                vector, k=limit, filters=filters, model=made_by, leave_out=leave_out, refine=refine, per_video=per_video
+            )
+
+        moments = find(k) if copies else search_collapsed(find, k, self._store.near_copies())
         if queries.can_be_judged(query):
             moments = self._store.judged(moments, vector, model=made_by)
         if note := confidence.unknown_note(moments, min_confidence):
@@ -309,9 +326,8 @@ class Library:
         """
         made_by = self._model(model)
         id = self._video_id(video)
-        return self._store.moments(
-            self._vector(query, made_by, number=model, warn=warn), id, model=made_by, refine=refine
-        )
+        vector, judge = self._vector(query, made_by, number=model, warn=warn), queries.can_be_judged(query)
+        return self._store.moments(vector, id, model=made_by, refine=refine, judge=judge)
 
     def _video_id(self, video: str | Path | Address | Moment) -> str:
         if isinstance(video, str):
@@ -418,9 +434,13 @@ class Library:
 
     # -- Writing
 
+    def _paths(self, paths: Place | Iterable[Place] | None) -> list[Location]:
+        """Return the given paths, or else those that the library remembers."""
+        return folders.remembered(self.path) if paths is None else _paths(paths)
+
     def index(
         self,
-        paths: Place | Iterable[Place],
+        paths: Place | Iterable[Place] | None = None,
         *,
         exclude: Sequence[str] = (),
         live_photos: bool | None = None,
@@ -442,7 +462,8 @@ class Library:
 
         Args:
             paths: files and folders, addresses of objects and prefixes (`s3://bucket/holidays`), and tables of them
-                (CSV, TSV, JSON, JSONL or Parquet); missing ones are skipped with a warning.
+                (CSV, TSV, JSON, JSONL or Parquet); missing ones are skipped with a warning. The library remembers the
+                others. None stands for all that it remembers.
             exclude: globs of files and folders to exclude, in addition to the library's globs.
             live_photos: whether to index the movies of Live Photos; None keeps the library's setting.
             metadata: a CSV file with columns to filter by; see `docs/search.md`.
@@ -461,7 +482,7 @@ class Library:
             warn: called with each warning.
 
         Raises:
-            UsageError: none of the paths exists, or an argument is not allowed.
+            UsageError: none of the paths exists, the library remembers none, or an argument is not allowed.
             VopError: the disk is full, the model is not the library's, or an earlier version decoded some videos.
                 Committed videos stay in the library.
         """
@@ -475,7 +496,7 @@ class Library:
             work = partial(index_in_processes, jobs=jobs)
         return work(
             self.path,
-            _paths(paths),
+            self._paths(paths),
             model=self._sources.get(self.models[0].fingerprint),
             exclude=exclude,
             live_photos=live_photos,
@@ -490,6 +511,59 @@ class Library:
             waiting=waiting,
             warn=warn,
         )
+
+    def watch(
+        self,
+        paths: Place | Iterable[Place] | None = None,
+        *,
+        prune: bool = False,
+        workers: int | None = None,
+        batch_size: int = 16,
+        times: WatchTimes | None = None,
+        reported: Callable[[IndexReport], None] = lambda report: None,
+        stopped: Callable[[], bool] = lambda: False,
+        waiting: Callable[[], None] = _silently,
+        warn: Callable[[str], None] = _log.warning,
+    ) -> None:
+        """Index files and folders, then follow them and index what changes, until `stopped`. The models stay open.
+
+        The library is locked only during an indexing. Deleted videos are only reported, unless `prune` is set.
+
+        Args:
+            paths: see `index`. None stands for all that the library remembers, also later ones.
+            times: how long to wait, for example until a file counts as complete.
+            reported: called with the report of each indexing.
+            stopped: asked at least once a second whether to return.
+
+        Raises:
+            UsageError: `paths` do not exist, or watchfiles is not installed: `pip install 'vop[watch]'`.
+            VopError: the first indexing failed. Later failures are warnings, and are tried again.
+        """
+        from vop.search.sync import index
+        from vop.search.watching import Watcher
+
+        kept, places = KeptModels(), None if paths is None else absolute_paths(_paths(paths))
+
+        def run(roots: Sequence[Location], settled: Callable[[Path], bool], *, remember: bool = False) -> None:
+            report = index(
+                self.path,
+                roots,
+                model=self._sources.get(self.models[0].fingerprint),
+                prune=prune,
+                remember=remember,
+                settled=settled,
+                kept=kept,
+                workers=workers,
+                batch_size=batch_size,
+                waiting=waiting,
+                warn=warn,
+            )
+            reported(report)
+
+        watcher = Watcher(self.path, run, places=places, say=warn, stopped=stopped, times=times)
+        if places is not None:
+            run(sorted(places, key=str), watcher.settled, remember=True)
+        watcher.run()
 
     def publish(
         self, *, discard: bool = False, progress: Progress = silent, waiting: Callable[[], None] = _silently
@@ -508,7 +582,7 @@ class Library:
 
     def preview(
         self,
-        paths: Place | Iterable[Place],
+        paths: Place | Iterable[Place] | None = None,
         *,
         exclude: Sequence[str] = (),
         live_photos: bool | None = None,
@@ -516,7 +590,22 @@ class Library:
         """Report what `index` would do. Decodes nothing and changes nothing."""
         from vop.search.sync import preview
 
-        return preview(self.path, _paths(paths), exclude=exclude, live_photos=live_photos)
+        return preview(self.path, self._paths(paths), exclude=exclude, live_photos=live_photos)
+
+    def folders(
+        self, *, drop: Place | Iterable[Place] = (), waiting: Callable[[], None] = _silently
+    ) -> list[LibraryFolder]:
+        """Return the folders, files and addresses that the library remembers, which `index()` indexes again.
+
+        Args:
+            drop: those to forget. Their videos stay in the library; `forget` removes them.
+
+        Raises:
+            UsageError: the library does not remember one of `drop`.
+        """
+        from vop.search.sync import remembered_folders
+
+        return remembered_folders(self.path, drop=_paths(drop), waiting=waiting)
 
     def forget(
         self,
@@ -526,6 +615,8 @@ class Library:
         waiting: Callable[[], None] = _silently,
     ) -> int:
         """Remove every video at or below these paths from the library, not from the disk, and return how many.
+
+        The library does not remember folders there any more.
 
         Args:
             for_good: whether to delete them permanently, so that `restore` cannot restore them.
@@ -634,7 +725,7 @@ def _check_new(folder: Location) -> None:
         raise UsageError(f"{folder} is a library already: open it, or choose another folder")
 
 
-def _paths(paths: Place | Iterable[Place]) -> list[Path | Address]:
+def _paths(paths: Place | Iterable[Place]) -> list[Location]:
     if isinstance(paths, str | os.PathLike | Address):
         return [location(paths)]
     return [location(path) for path in paths]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -160,6 +161,32 @@ def open_models(
         check_same(model, wanted, source=source, folder=folder)
         opened.append(model)
     return opened[before:]
+
+
+class KeptModels:
+    """The models of a library, which stay open from one indexing to the next."""
+
+    def __init__(self) -> None:
+        self._opened: list[TextVideoModel] = []
+        self._described: tuple[object, ...] | None = None
+
+    def open(
+        self, manifest: Manifest, *, folder: Location, name: str | None = None, compile: bool = False
+    ) -> list[TextVideoModel]:
+        """Return the models of a library; open them unless they are open already. See `open_models`."""
+        if self._described != _described(manifest):
+            self._opened, self._described = [], None
+            self.keep(manifest, open_models(manifest, folder=folder, name=name, compile=compile))
+        return self._opened
+
+    def keep(self, manifest: Manifest, opened: list[TextVideoModel]) -> None:
+        """Keep models that are open."""
+        self._opened, self._described = opened, _described(manifest)
+
+
+def _described(manifest: Manifest) -> tuple[object, ...]:
+    """Return what determines the models of a library, wherever they lie."""
+    return (manifest.num_frames, *(replace(model, name="") for model in manifest.models))
 
 
 def check_same(model: TextVideoModel, wanted: LibraryModel, *, source: str, folder: Location) -> None:

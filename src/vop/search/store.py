@@ -1,7 +1,8 @@
 """A library: a folder with a LanceDB database of segments, searched while it is being written.
 
     library.json    which table, which models, how videos are segmented
-    database/       LanceDB: segments_N, failures, and removed_segments_N once videos were removed
+    database/       LanceDB: segments_N, failures, removed_segments_N once videos were removed, and further small tables
+    folders.json    what was indexed, and is indexed again without paths
     frames/         decoded frames, if the library keeps them
     shards/         plans of indexings in shards, and rows that are not published yet
     reembedding/    the same of a re-embedding in shards
@@ -29,11 +30,13 @@ import numpy as np
 import pyarrow as pa
 
 from vop.errors import UsageError, VopError
-from vop.search import confidence, failures, manifest, vector_index
+from vop.search import confidence, duplicates, failures, manifest, near_copies, vector_index
+from vop.search.duplicates import Duplicates
 from vop.search.failures import Failure
 from vop.search.filters import METADATA, Filters, quoted
 from vop.search.lease import check_held
 from vop.search.manifest import DATABASE, LibraryModel, Manifest
+from vop.search.near_copies import NearCopies, NearCopiesReader
 from vop.search.refining import FrameScores, refined_moment
 from vop.search.removed import Removed
 from vop.search.results import (
@@ -81,6 +84,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# Tables that do not depend on the models and stay when the library moves to others; their keys are ids of videos.
+KEPT_TABLES = (failures.TABLE, near_copies.FINGERPRINTS, near_copies.TABLE)
 _ATTEMPTS = 5  # of a failing read, each at the newest version
 _IDS = {"segment": re.compile(r"[0-9a-f]{32}-\d{1,12}-\d{1,12}"), "video": re.compile(r"[0-9a-f]{32}")}
 
@@ -165,6 +170,7 @@ class Store:
             self._failures: Table = self._database.open_table(failures.TABLE)
         self._snapshots: dict[str, Snapshot] = {}
         self._indexed: Indexed | None = None
+        self._near_copies: NearCopiesReader | None = None
 
     @classmethod
     def open(cls, path: str | Path | Address) -> Store:
@@ -267,13 +273,20 @@ class Store:
 
     @follows
     def moments(
-        self, vector: np.ndarray, video: str, *, model: int | LibraryModel = 0, refine: bool = True
+        self,
+        vector: np.ndarray,
+        video: str,
+        *,
+        model: int | LibraryModel = 0,
+        refine: bool = True,
+        judge: bool = False,
     ) -> VideoMoments:
         """Return all moments of a video that match a query, and the scores of its segments.
 
         Args:
             video: the video's id.
             vector, model, refine: as for `search`.
+            judge: whether to add the confidence of the moments; for sentences.
 
         Raises:
             UsageError: the video does not exist.
@@ -282,7 +295,8 @@ class Store:
         own = self._own(model)
         self._row("video", video, ["segment"])
         rows = self._scored([video], vector=vector, column=own.column)
-        return in_video(rows, self._moments(spans_of(rows), vector, own, refine=refine))
+        moments = self._moments(spans_of(rows), vector, own, refine=refine)
+        return in_video(rows, self.judged(moments, vector, model=own) if judge else moments)
 
     def _scored(self, videos: Sequence[str], *, vector: np.ndarray, column: str) -> pa.Table:
         """Return all segments of these videos, sorted by video, then by time, with the light columns and scores."""
@@ -518,6 +532,36 @@ class Store:
             index=read_state(self.path),
         )
 
+    def ids(self) -> list[str]:
+        """Return the ids of all videos."""
+        return [row["video"] for row in self._one_row_each(["video"])]
+
+    @follows
+    def near_copies(self) -> NearCopies:
+        """Return the near-duplicates; empty if they were never looked for."""
+        with self._changing:
+            self._near_copies = self._near_copies or NearCopiesReader(self.path, self.table, self.open_table)
+            return self._near_copies.read()
+
+    @follows
+    def duplicates(self) -> Duplicates:
+        """Return the near-duplicates and the exact copies, without the sizes of pictures."""
+        table = self.open_table(near_copies.TABLE)
+        rows = self._one_row_each(["path", "video", "size", "duration_seconds", "date"])
+        groups = duplicates.grouped(rows, near_copies.read_pairs(table), self.failures())
+        return Duplicates(groups=groups, were_compared=table is not None)
+
+    def open_table(self, name: str) -> Table | None:
+        """Open one of `KEPT_TABLES`; None if it was never written."""
+        if name not in self._database.list_tables().tables:
+            return None
+        return self._database.open_table(name)
+
+    def kept_table(self, name: str, schema: pa.Schema) -> Table:
+        """Open one of `KEPT_TABLES` to write it; create it if it does not exist."""
+        check_held(self.path)
+        return self._database.create_table(name, schema=schema, exist_ok=True)
+
     def follow(self, stamp: Stamp | None) -> None:
         """Switch to the new table if the library was re-embedded."""
         if stamp == self._stamp:
@@ -531,7 +575,8 @@ class Store:
     # -- writing, with the library's lock held (`vop.search.sync.lock`)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
+        """Check that the lock is held, and explain the errors of a write."""
         check_held(self.path)
         with _explained(self.path), explain_damage(self.path):
             yield
@@ -544,7 +589,7 @@ class Store:
                 both the paths and the videos are new.
         """
         rows, replacing = with_checksums(rows), sorted(replacing)
-        with self._writing():
+        with self.writing():
             if not replacing:
                 self.table.add(rows)
                 return
@@ -554,14 +599,14 @@ class Store:
 
     def remove(self, paths: Iterable[str]) -> None:
         """Remove videos by their paths."""
-        with self._writing():
+        with self.writing():
             delete_paths(self.table, paths)
 
     def move_to_removed(self, paths: Iterable[str]) -> None:
         """Remove videos by their paths; `restore` can restore them for `KEPT_DAYS` days."""
         paths = list(paths)
         damage = {failed.path: failed.reason for failed in self.failures() if failed.kind == failures.PARTIAL}
-        with self._writing():
+        with self.writing():
             self.removed.keep(paths, damage=damage)
         self.remove(paths)
 
@@ -582,12 +627,12 @@ class Store:
         wanted = [*ADDED, *(METADATA + name for name in names)]
         new = [field_of(name) for name in wanted if name not in self.table.schema.names]
         if new:
-            with self._writing():
+            with self.writing():
                 self.table.add_columns(new)
 
     def put_failures(self, failed: Sequence[Failure], *, remove: Iterable[str] = ()) -> None:
         """List files that failed, replacing their earlier entries, and remove the files in `remove` from the list."""
-        with self._writing():
+        with self.writing():
             failures.write(self._failures, failed, remove=remove)
 
     def rename_model(self, name: str) -> None:
@@ -618,7 +663,7 @@ class Store:
         """Merge small files, drop old versions, and build or complete the indexes where needed."""
         from lancedb.index import BTree
 
-        with self._writing():
+        with self.writing():
             if self.table.count_rows() > vector_index.EXACT_ROWS:
                 indexed = {name for index in self.table.list_indices() for name in index.columns}
                 for key in sorted(_IDS.keys() - indexed):
@@ -639,7 +684,7 @@ class Store:
 
     def staging(self, wanted: Manifest) -> Store:
         """Return a library in the same folder with another manifest, which readers see only after `publish`."""
-        with self._writing():
+        with self.writing():
             if wanted.table not in self._database.list_tables().tables:
                 self._database.create_table(wanted.table, schema=schema(wanted.models, self.columns))
             staged = Store(self.path, wanted)
@@ -651,7 +696,7 @@ class Store:
         check_held(self.path)
         manifest.write(self.manifest, self.path)
         for name in self._database.list_tables().tables:
-            if name not in (self.manifest.table, failures.TABLE):
+            if name not in (self.manifest.table, *KEPT_TABLES):
                 self._database.drop_table(name)
 
 

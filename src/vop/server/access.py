@@ -77,6 +77,11 @@ def _checked(token: str, source: str) -> str:
     return token
 
 
+def may_index(host: str, *, token: str | None, chosen: bool | None = None) -> bool:
+    """Return whether clients may start and stop indexings: as chosen, or else unless strangers could."""
+    return chosen if chosen is not None else token is not None or is_loopback(host)
+
+
 def check_root_path(path: str) -> str:
     """Return the path at which a proxy serves the page, without a slash at its end; "" for none.
 

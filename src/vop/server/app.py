@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse, Response
 from vop.errors import UsageError, VideoError, VopError
 from vop.search.filters import FILTERS
 from vop.search.store import Store
-from vop.server import export_routes, media_routes, search_routes
+from vop.server import export_routes, indexing_routes, media_routes, search_routes
 from vop.server.access import AllowedHosts
 from vop.server.connections import CloseUnreadRequests
 from vop.server.errors import NotFound, StorageFull, Unavailable
@@ -44,6 +44,7 @@ def create_app(
     root_path: str = "",
     precision: str = "auto",
     metrics: bool = False,
+    may_index: bool = False,
 ) -> FastAPI:
     """Return the application, with the libraries and their models open.
 
@@ -56,6 +57,7 @@ def create_app(
         root_path: path at which a proxy serves the page, such as "/videos".
         precision: precision of the models: auto, bf16 or fp32.
         metrics: whether /metrics serves Prometheus metrics.
+        may_index: whether clients may start and stop indexings of the libraries' folders.
 
     Raises:
         UsageError: a library or a model does not exist.
@@ -67,6 +69,7 @@ def create_app(
         max_requests=max_requests,
         max_uploads=max_uploads,
         max_upload_bytes=max_upload_bytes,
+        may_index=may_index,
     )
 
     @asynccontextmanager
@@ -95,6 +98,7 @@ def create_app(
     app.include_router(search_routes.router)
     app.include_router(media_routes.router)
     app.include_router(export_routes.router)
+    app.include_router(indexing_routes.router)
     app.include_router(health_router)
     if metrics:
         app.include_router(metrics_router)

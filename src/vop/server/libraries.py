@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
-from typing import TypeVar
+from typing import TypedDict, TypeVar, Unpack
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,6 +21,7 @@ from vop.models.model import TextVideoModel
 from vop.search.filters import Filters
 from vop.search.manifest import LibraryModel, Manifest
 from vop.search.models import open_models
+from vop.search.near_copies import search_collapsed
 from vop.search.queries import Vector
 from vop.search.results import LibraryStatus, Moment
 from vop.search.store import Store
@@ -142,6 +143,12 @@ class ServedLibrary:
                 raise Unavailable(f"the library {self.name} has just moved to other models; try again in a moment")
 
 
+class _Settings(TypedDict, total=False):
+    leave_out: str
+    filters: Filters
+    per_video: int
+
+
 @dataclass(frozen=True)
 class View:
     """A library with one of its models.
@@ -183,6 +190,7 @@ class View:
         k: int,
         filters: Filters,
         per_video: int = 1,
+        copies: bool = False,
         judge: bool = False,
     ) -> list[Moment]:
         """Return the moments nearest to a query that these models encoded.
@@ -191,17 +199,26 @@ class View:
             judge: whether to add the confidence of the moments; for sentences.
         """
         with self.served.unchanged(encoded_by.models):
-            moments = self.library.search(vector, model=self.number, k=k, filters=filters, per_video=per_video)
+            moments = self._find(vector, k, copies=copies, filters=filters, per_video=per_video)
             return self.library.judged(moments, vector, model=self.number) if judge else moments
 
-    def moments(self, vector: Vector, video: str, *, encoded_by: OpenModels) -> VideoMoments:
+    def _find(self, vector: Vector, k: int, *, copies: bool, **settings: Unpack[_Settings]) -> list[Moment]:
+        def find(limit: int) -> list[Moment]:
+            return self.library.search(vector, model=self.number, k=limit, **settings)
+
+        return find(k) if copies else search_collapsed(find, k, self.library.near_copies())
+
+    def moments(self, vector: Vector, video: str, *, encoded_by: OpenModels, judge: bool = False) -> VideoMoments:
         """Return all moments of a video that match a query that these models encoded.
+
+        Args:
+            judge: as for `search`.
 
         Raises:
             NotFound: the video does not exist.
         """
         with self.served.unchanged(encoded_by.models), unknown_ids_as_not_found():
-            return self.library.moments(vector, video, model=self.number)
+            return self.library.moments(vector, video, model=self.number, judge=judge)
 
     def moments_like(self, segment: str, video: str) -> VideoMoments:
         """Return all moments of a video that are similar to a segment.
@@ -213,7 +230,9 @@ class View:
             vector = self.library.segment(segment).embeddings[self.number]
             return self.library.moments(vector, video, model=self.number)
 
-    def similar(self, segment: str, *, k: int, filters: Filters, per_video: int = 1) -> list[Moment]:
+    def similar(
+        self, segment: str, *, k: int, filters: Filters, per_video: int = 1, copies: bool = False
+    ) -> list[Moment]:
         """Return the moments of other videos that are nearest to a segment.
 
         Raises:
@@ -223,9 +242,7 @@ class View:
             with unknown_ids_as_not_found():
                 found = self.library.segment(segment)
             vector = found.embeddings[self.number]
-            return self.library.search(
-                vector, model=self.number, leave_out=found.video, k=k, filters=filters, per_video=per_video
-            )
+            return self._find(vector, k, copies=copies, leave_out=found.video, filters=filters, per_video=per_video)
 
 
 class Libraries:

@@ -10,10 +10,12 @@ from urllib.parse import quote, urlencode
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
 from vop.errors import UsageError
+from vop.search.explanations import explain
 from vop.search.failures import Failure
 from vop.search.filters import FILTERS, FilterOption, Filters
 from vop.search.queries import Sentence
 from vop.search.results import Moment
+from vop.server.indexing import IndexingJob
 from vop.server.libraries import ServedStatus, View
 from vop.storage.address import location
 from vop.utils.text import count
@@ -53,6 +55,10 @@ class SearchParameters(_FilterParameters):
         1, ge=1, le=MAX_PER_VIDEO, description="The number of moments that one video may have among the results."
     )
 
+    copies: bool = Field(
+        False, description="Whether to return near-duplicates, too. Otherwise they stand behind the best one."
+    )
+
     def filters(self) -> Filters:
         values: dict[str, Any] = {option.name: getattr(self, option.name) for option in FILTERS}
         for name, value in values.items():
@@ -69,13 +75,6 @@ class Sentences(BaseModel):
     q: list[_Text] = Field([], max_length=MAX_SENTENCES, description="A sentence.")
     w: list[Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]] = Field(
         [], description="A weight for each sentence (default 1). A negative weight finds less of the sentence."
-    )
-
-    min_confidence: float | None = Field(
-        None,
-        ge=0,
-        le=1,
-        description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
     )
 
     def sentences(self) -> list[Sentence]:
@@ -95,6 +94,13 @@ class Sentences(BaseModel):
 
 class SentenceParameters(Sentences, SearchParameters):
     """Sentences to search for, and how."""
+
+    min_confidence: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
+    )
 
 
 class MomentParameters(Sentences):
@@ -279,6 +285,64 @@ class IndexProgress(BaseModel):
     current: str = Field(description="Path of a file that is being decoded.")
 
 
+class IndexingState(BaseModel):
+    """The last indexing of a library's folders that was started by way of this server."""
+
+    allowed: bool = Field(description="Whether this server may start one.")
+    state: Literal["idle", "waiting", "running", "stopping", "done", "stopped", "failed"] = Field(
+        description="idle: none was started; waiting: another process writes to the library; stopping: the current "
+        "files are being finished; stopped: it was stopped before the end."
+    )
+    message: str | None = Field(None, description="Why it failed, or its last warning.")
+    started_at: str | None = Field(None, description="ISO 8601.")
+    ended_at: str | None = Field(None, description="ISO 8601.")
+    result: IndexingResult | None = Field(None, description="What it has changed, once it has ended.")
+
+    @classmethod
+    def of(cls, job: IndexingJob, *, allowed: bool) -> IndexingState:
+        return cls(
+            allowed=allowed,
+            state=job.state,
+            message=job.message,
+            started_at=job.started_at,
+            ended_at=job.ended_at,
+            result=IndexingResult.model_validate(job.report) if job.report else None,
+        )
+
+
+class IndexingResult(BaseModel):
+    """What an indexing has changed: numbers of videos."""
+
+    added: int
+    changed: int
+    moved: int
+    unchanged: int
+    removed: int
+    deleted: int = Field(
+        validation_alias="gone", description="Deleted from the disk, but still in the library: `--prune` removes them."
+    )
+    excluded: int = Field(description="Excluded, but still in the library.")
+    unavailable: int = Field(validation_alias="away", description="On drives or in folders that are unavailable.")
+    unreadable: int = Field(description="Files that cannot be read, also from earlier indexings.")
+
+
+class IndexedFolder(BaseModel):
+    """A folder, file or address that a library remembers."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    path: str
+    kind: Literal["folder", "file", "address"]
+    videos: int = Field(description="Number of the library's videos at or below it.")
+    available: bool = Field(validation_alias="is_available", description="Whether it can be indexed now.")
+
+
+class IndexedFolders(BaseModel):
+    """What an indexing goes through."""
+
+    folders: list[IndexedFolder]
+
+
 class ViewState(BaseModel):
     """A library with one of its models."""
 
@@ -291,11 +355,12 @@ class ViewState(BaseModel):
     hours: float = Field(description="Hours of video.")
     failures: int = Field(description="Number of files that could not be read completely.")
     columns: list[str] = Field(description="Names of the columns from --metadata.")
-    index: IndexProgress | None = Field(description="Null if no indexing is running.")
+    index: IndexProgress | None = Field(description="Null if no indexing is running, here or elsewhere.")
+    indexing: IndexingState = Field(description="The last indexing that was started by way of this server.")
     error: str | None = Field(None, description="Reason why the library cannot be read. All counts are then 0.")
 
     @classmethod
-    def of(cls, view: View, status: ServedStatus) -> ViewState:
+    def of(cls, view: View, status: ServedStatus, indexing: IndexingState) -> ViewState:
         counts = status.library
         return cls(
             id=view.id,
@@ -308,6 +373,7 @@ class ViewState(BaseModel):
             failures=counts.failures,
             columns=counts.columns,
             index=None if counts.index is None else IndexProgress.model_validate(counts.index),
+            indexing=indexing,
             error=status.error,
         )
 
@@ -334,10 +400,20 @@ class FailedFile(BaseModel):
     kind: str = Field(description="unreadable, partial or duplicate.")
     reason: str
     seen_at: str = Field(description="Time of the last attempt, ISO 8601.")
+    explanation: str = Field(description="What the reason means, in plain words.")
+    next_step: str = Field(description="What the owner can do.")
 
     @classmethod
     def of(cls, failure: Failure) -> FailedFile:
-        return cls(path=failure.path, kind=failure.kind, reason=failure.reason, seen_at=failure.seen_at)
+        explained = explain(failure)
+        return cls(
+            path=failure.path,
+            kind=failure.kind,
+            reason=failure.reason,
+            seen_at=failure.seen_at,
+            explanation=explained.text,
+            next_step=explained.next_step,
+        )
 
 
 class Failures(BaseModel):

@@ -30,6 +30,7 @@ from vop.server.schemas import (
     MAX_K,
     FailedFile,
     Failures,
+    IndexingState,
     Limits,
     MomentParameters,
     Result,
@@ -50,10 +51,11 @@ T = TypeVar("T")
 
 
 class Amount(TypedDict):
-    """How many moments to return: of all videos, and of one."""
+    """How many moments to return, of all videos and of one, and whether near-duplicates count."""
 
     k: int
     per_video: int
+    copies: bool
 
 
 @router.get("/state")
@@ -64,7 +66,8 @@ async def state(request: Request, services: ServicesDependency) -> State:
         views = []
         for served in services.libraries.by_name.values():
             status = await services.in_search_thread(served.status)
-            views += [ViewState.of(view, status) for view in served.views]
+            indexing = IndexingState.of(services.indexing[served.name].job, allowed=services.may_index)
+            views += [ViewState.of(view, status, indexing) for view in served.views]
         return views
 
     limits = Limits(upload_bytes=services.max_upload_bytes, max_k=MAX_K)
@@ -137,7 +140,8 @@ async def video_moments(
             return await services.in_search_thread(searched.moments_like, parameters.like, video), []
         models, encoder = searched.encoder()
         vector, notes = await encoder.sentences(sentences)
-        return await services.in_search_thread(searched.moments, vector, video, encoded_by=models), notes
+        find = partial(searched.moments, encoded_by=models, judge=can_be_judged(sentences))
+        return await services.in_search_thread(find, vector, video), notes
 
     found, notes = await admit(request, services, work)
     query = "segment" if parameters.like else "sentences"
@@ -177,14 +181,14 @@ async def failures(
     library: LibraryName,
     limit: Annotated[int, Query(ge=1, le=100_000, description="Maximum number of files to list.")] = 1000,
 ) -> Failures:
-    """List files that could not be indexed completely, with reasons, sorted by path."""
+    """List files that could not be indexed completely, with reasons and next steps, sorted by path."""
     served = services.libraries.library(library)
     found = await admit(request, services, partial(services.in_search_thread, served.library.failures))
     return Failures(failures=[FailedFile.of(failure) for failure in found[:limit]], total=len(found))
 
 
 def _amount(parameters: SearchParameters) -> Amount:
-    return {"k": parameters.k, "per_video": parameters.per_video}
+    return {"k": parameters.k, "per_video": parameters.per_video, "copies": parameters.copies}
 
 
 async def _with_upload(request: Request, services: Services, view: View, find: Callable[..., T]) -> T:

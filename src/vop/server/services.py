@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 
 from vop.search.store import Store
 from vop.server.clip_cache import ClipCache
+from vop.server.indexing import Indexing
 from vop.server.libraries import Libraries
 from vop.server.media_worker import MediaWorker
 from vop.server.metrics import Metrics
@@ -39,8 +40,10 @@ class Services:
         precision: precision of the models: auto, bf16 or fp32.
         max_requests: maximum number of requests in progress; further ones get 503. Uploads do not count.
         max_uploads: maximum number of uploads at the same time.
+        may_index: whether clients may start and stop indexings.
 
     Attributes:
+        indexing: the indexings that this server starts, by the names of the libraries.
         folder: folder of temporary files, removed when the server stops.
 
     Raises:
@@ -56,10 +59,12 @@ class Services:
         max_requests: int = MAX_REQUESTS,
         max_uploads: int = MAX_UPLOADS,
         max_upload_bytes: int = MAX_UPLOAD_BYTES,
+        may_index: bool = False,
     ) -> None:
-        self.max_upload_bytes = max_upload_bytes
+        self.max_upload_bytes, self.may_index = max_upload_bytes, may_index
         self.metrics = Metrics()
         self.libraries = Libraries(libraries, precision=precision, on_encoded=self.metrics.encoded)
+        self.indexing = {name: Indexing(served.library.path) for name, served in self.libraries.by_name.items()}
         self.requests = ConcurrencyLimiter(max_requests)
         self.uploads = UploadLimiter(max_uploads, max_total_bytes=LARGE_UPLOADS * max_upload_bytes)
         self.worker = MediaWorker(max_workers=MEDIA_WORKERS)
@@ -90,9 +95,11 @@ class Services:
             self._media_threads.submit(self.worker.warm)
 
     def close(self) -> None:
-        """Cancel waiting calls and remove all temporary files. Running calls end by themselves."""
+        """Cancel waiting calls, end indexings, and remove all temporary files. Running calls end by themselves."""
         for pool in (self._search_threads, self._media_threads):
             pool.shutdown(wait=False, cancel_futures=True)
+        for indexing in self.indexing.values():
+            indexing.close()
         self.libraries.close()
         self.worker.close()
         self.scratch.close()

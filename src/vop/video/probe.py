@@ -76,6 +76,22 @@ def probe(path: str | Path, *, stream: int | None = None) -> VideoInfo:
         return describe(video)
 
 
+def stored_size(path: str | Path) -> tuple[int, int]:
+    """Return the width and height of the stored pictures, in pixels. Reads only the beginning of the file.
+
+    Raises:
+        VideoError: the file does not exist, or is not a video.
+    """
+    try:
+        with av.open(str(path)) as container:
+            stream = container.streams.best("video")
+            if not isinstance(stream, av.VideoStream) or not stream.width:
+                raise VideoError(path, "no video in it")
+            return stream.width, stream.height
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(path, str(error)) from None
+
+
 def describe(video: VideoDecoder) -> VideoInfo:
     """Describe an open video like `probe`.
 

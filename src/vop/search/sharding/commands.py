@@ -21,7 +21,7 @@ from vop.search.sharding.runners.cluster import AUTO, Cluster
 from vop.search.sharding.work import COUNTED, Worker
 from vop.search.state import Amount, Display, state_file
 from vop.search.store import Store
-from vop.search.sync.commands import IndexSettings, locked, opened, tidy
+from vop.search.sync.commands import IndexSettings, finish, locked, opened, tidy
 from vop.search.sync.ingest import Ingest
 from vop.search.sync.metadata import read_metadata
 from vop.search.sync.reader import content_id
@@ -252,9 +252,8 @@ def _complete(ingest: Ingest, plan: Plan, progress: Progress) -> None:
         ingest.failed |= set(result["failed"])
         ingest.add_copies((PlannedFile(**file).file, original) for file, original in result["copies"])
     ingest.describe_originals()
-    ingest.finish(prune=plan.call.prune, yes=plan.call.yes)
-    plan.discard()  # before a clean-up, which then also deletes what lost workers have written
-    tidy(ingest.library, calibrating=ingest.models, progress=progress)
+    # The plan ends before the clean-up, which then also deletes what lost workers have written.
+    finish(ingest, prune=plan.call.prune, yes=plan.call.yes, progress=progress, before_tidying=plan.discard)
 
 
 # -- parts of a batch job, and publishing
@@ -408,7 +407,7 @@ def publish(
                 report.committed += len(plan.committed())
                 report.shards += plan.num_shards
         if report.discarded and isinstance(library.path, Address):
-            tidy(library, progress=progress)  # deletes the rows that were not published
+            tidy(library)  # deletes the rows that were not published
     if refused is not None:
         raise refused
     return report

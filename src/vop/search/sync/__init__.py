@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from vop.search.sync.commands import forget as forget
     from vop.search.sync.commands import index as index
     from vop.search.sync.commands import preview as preview
+    from vop.search.sync.commands import remembered_folders as remembered_folders
     from vop.search.sync.commands import restore as restore
     from vop.search.sync.integrity import check as check
     from vop.search.sync.reembedding import reembed as reembed
@@ -22,6 +23,7 @@ _MODULES = {
     "index": "commands",
     "preview": "commands",
     "reembed": "reembedding",
+    "remembered_folders": "commands",
     "restore": "commands",
 }
 

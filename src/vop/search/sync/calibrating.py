@@ -11,6 +11,7 @@ import pyarrow as pa
 from vop.errors import VopError
 from vop.search import confidence
 from vop.search.confidence import Calibration, Floats, unlikely_captions
+from vop.search.lease import check_held
 from vop.search.manifest import LibraryModel
 from vop.search.models import open_models
 from vop.search.schema import matrix
@@ -42,6 +43,7 @@ def calibrate(library: Store, opened: Sequence[TextVideoModel] = ()) -> None:
             if captions is not None:
                 after[model.fingerprint] = Calibration.of(captions, _batches(library, model.column))
     if after.keys() != before.keys() or any(after[name] is not before[name] for name in after):
+        check_held(library.path)
         confidence.write(after, library.path)
 
 

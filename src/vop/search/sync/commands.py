@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, TypedDict, Unpack
 from vop.backbones import DEFAULT_HUB_ID
 from vop.backbones.embedding_config import AS_USUAL, EmbeddingConfig, TokenMerging
 from vop.errors import UsageError, VopError
+from vop.search import folders
+from vop.search.folders import LibraryFolder
 from vop.search.lease import check_held
 from vop.search.manifest import SegmentationConfig, exists
-from vop.search.models import absolute_name, new_manifest, open_model, open_models
+from vop.search.models import KeptModels, absolute_name, new_manifest, open_model
 from vop.search.pipeline import count_workers
 from vop.search.results import VideoRecord
 from vop.search.store import Store
+from vop.search.sync import comparing
 from vop.search.sync.calibrating import calibrate
 from vop.search.sync.ingest import Ingest, is_known_copy, is_same_state
 from vop.search.sync.lock import library_lock
@@ -60,6 +63,10 @@ def index(
     redo: bool = False,
     precision: str = "auto",
     compile: bool = False,
+    remember: bool = True,
+    settled: Callable[[Path], bool] | None = None,
+    stopped: Callable[[], bool] | None = None,
+    kept: KeptModels | None = None,
     workers: int | None = None,
     batch_size: int = 16,
     progress: Progress = silent,
@@ -87,6 +94,11 @@ def index(
         yes: whether to prune even a large share of the library; see `IndexReport.unconfirmed`.
         redo: whether to decode videos below `paths` again that an earlier version of the decoder read.
         compile: whether to compile the layers of the model, as for `vop.load`. The library does not keep this.
+        remember: whether the library remembers the paths that exist (`vop.search.folders`).
+        settled: returns whether a file is complete. Other files, which are still being written, are left out.
+        stopped: returns whether to stop. The files that are being read are finished, no others are begun, and nothing
+            is pruned.
+        kept: keeps the models open for the next call.
         workers: decoding threads; by default one per free core.
         batch_size: segments per forward pass.
         waiting: called once if another process writes to the library, before waiting for it.
@@ -114,12 +126,16 @@ def index(
         redo=redo,
         precision=precision,
         compile=compile,
+        remember=remember,
+        settled=settled,
+        kept=kept,
         progress=progress,
         waiting=waiting,
         warn=warn,
     ) as ingest:
-        ingest.run(workers=workers, batch_size=batch_size)
-        finish(ingest, prune=prune, yes=yes, progress=progress)
+        ingest.run(workers=workers, batch_size=batch_size, stopped=stopped)
+        if not ingest.was_stopped:
+            finish(ingest, prune=prune, yes=yes, progress=progress)
     ingest.report.seconds = time.monotonic() - started
     return ingest.report
 
@@ -139,6 +155,9 @@ class IndexSettings(TypedDict, total=False):
     redo: bool
     precision: str
     compile: bool
+    remember: bool
+    settled: Callable[[Path], bool] | None
+    kept: KeptModels | None
     progress: Progress
     waiting: Callable[[], None]
     warn: Callable[[str], None]
@@ -178,9 +197,12 @@ def opened(
         precision=settings.get("precision", "auto"),
         compile=settings.get("compile", False),
     )
+    settled, kept = settings.get("settled"), settings.get("kept") or KeptModels()
+    if settled is not None:
+        scanned = scanned.only(settled)
     new_model = None if exists(scanned.library) else _load_model(wanted)
     with library_lock(scanned.library, waiting=settings.get("waiting", _say_nothing)):
-        library, models = _open(scanned.library, wanted, new_model, load_models=load_models)
+        library, models = _open(scanned.library, wanted, new_model, kept, load_models=load_models)
         if wanted.refine and library.models[0].frame_column is None:
             warn(
                 f"{library.models[0].name} does not average the embeddings of frames, so searches return whole "
@@ -192,13 +214,23 @@ def opened(
             live_photos=library.manifest.live_photos if live_photos is None else live_photos,
         )
         library.add_columns(table.columns if table else ())
+        if settings.get("remember", True):
+            found = [root for root in scanned.given if str(root) not in scanned.missing]
+            folders.remember(library.path, found, exclude=library.manifest.exclude)
         yield Ingest(library, models, scanned, table, settings.get("progress", silent))
 
 
-def finish(ingest: Ingest, *, prune: bool, yes: bool, progress: Progress) -> None:
+def finish(
+    ingest: Ingest, *, prune: bool, yes: bool, progress: Progress, before_tidying: Callable[[], None] = lambda: None
+) -> None:
     """Remove or count the videos that were not found, complete the report, tidy the library up, and calibrate it."""
     ingest.finish(prune=prune, yes=yes)
-    tidy(ingest.library, calibrating=ingest.models, progress=progress)
+    comparing.update(ingest.library, progress)
+    before_tidying()
+    progress(_TIDYING, 0, 1)
+    tidy(ingest.library)
+    calibrate(ingest.library, ingest.models)
+    progress(_TIDYING, 1, 1)
 
 
 def preview(
@@ -267,6 +299,8 @@ def forget(
 ) -> int:
     """Remove every video at or below these paths from a library; their files stay on the disk.
 
+    The library does not remember folders at or below these paths any more.
+
     Args:
         for_good: whether to delete them permanently, together with videos there that were removed before.
 
@@ -286,6 +320,7 @@ def forget(
             library.removed.drop(kept)
         else:
             library.move_to_removed(found)
+        folders.drop_below(library.path, absolute_paths(paths))
         tidy(library)
     return len({*found, *kept})
 
@@ -346,6 +381,27 @@ def change_excluded(
     return globs
 
 
+def remembered_folders(
+    folder: str | Path | Address,
+    *,
+    drop: Sequence[str | Path | Address] = (),
+    waiting: Callable[[], None] = lambda: None,
+) -> list[LibraryFolder]:
+    """Return the folders that a library remembers.
+
+    Args:
+        drop: folders to forget. Their videos stay in the library.
+
+    Raises:
+        UsageError: the library does not exist, or does not remember one of `drop`.
+    """
+    library = Store.open(folder)
+    if drop:
+        with locked(library.path, waiting):
+            folders.drop(library.path, sorted(absolute_paths(drop), key=str))
+    return folders.describe(folders.read(library.path), library.videos())
+
+
 @contextmanager
 def locked(folder: str | Path | Address, waiting: Callable[[], None]) -> Iterator[Store]:
     """Open an existing library under its lock, and add the columns that older libraries lack."""
@@ -362,21 +418,14 @@ def _below(paths: Sequence[str | Path | Address], videos: Mapping[str, object]) 
     return [path for path in videos if is_below(path, roots)]
 
 
-def tidy(library: Store, *, calibrating: Sequence[TextVideoModel] | None = None, progress: Progress = silent) -> None:
-    """Delete old versions and long-removed videos permanently, and bring the indexes up to date.
-
-    Args:
-        calibrating: the models that are open, perhaps none, to calibrate the library with; None does not calibrate it.
-    """
-    progress(_TIDYING, 0, 1)
+def tidy(library: Store) -> None:
+    """Delete old versions and long-removed videos permanently, and bring the indexes up to date."""
     check_held(library.path)
     with suppress(VopError):  # the removed videos are damaged; `vop library check` reports it
         library.removed.drop_old()
         library.drop_frames()
+        comparing.forget_deleted(library)
     library.keep_up()
-    if calibrating is not None:
-        calibrate(library, calibrating)
-    progress(_TIDYING, 1, 1)
 
 
 # -- opening or creating a library
@@ -410,7 +459,12 @@ def _load_model(wanted: _Settings) -> TextVideoModel:
 
 
 def _open(
-    folder: Location, wanted: _Settings, new_model: TextVideoModel | None, *, load_models: bool = True
+    folder: Location,
+    wanted: _Settings,
+    new_model: TextVideoModel | None,
+    kept: KeptModels,
+    *,
+    load_models: bool = True,
 ) -> tuple[Store, list[TextVideoModel]]:
     """Open the library and its models; create the library if it does not exist.
 
@@ -430,6 +484,7 @@ def _open(
             keep_frames=wanted.keep_frames,
             refine=wanted.refine,
         )
+        kept.keep(manifest, [new_model])
         return Store.create(folder, manifest), [new_model]
     library = Store.open(folder)
     manifest, embedding = library.manifest, wanted.embedding
@@ -446,7 +501,7 @@ def _open(
             raise UsageError(f"{name} of {folder} is {current}, not {value}; to change it, index into another folder")
     models: list[TextVideoModel] = []
     if load_models or wanted.model is not None:
-        models = open_models(manifest, folder=folder, name=wanted.model, compile=wanted.compile)
+        models = kept.open(manifest, folder=folder, name=wanted.model, compile=wanted.compile)
     if wanted.model is not None:  # store its path, which may be a new one
         library.rename_model(absolute_name(wanted.model))
     return library, models

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import pyarrow as pa
 
 from vop.errors import VideoError
-from vop.search.failures import DUPLICATE, PARTIAL, UNREADABLE, Failure, failure
+from vop.search.failures import COPY_OF, DUPLICATE, PARTIAL, UNREADABLE, Failure, failure
 from vop.search.filters import METADATA
+from vop.search.folders import drop_below
 from vop.search.models import columns_of, embed_columns
 from vop.search.pipeline import Finished, run
 from vop.search.results import VideoRecord
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
 
 COMMIT_ROWS, COMMIT_SECONDS = 1000, 5.0
 TIDY_COMMITS = 100  # commits between two compactions: every commit writes a new file
-_COPY_OF = "it has the content of "  # followed by the path of the original
 logger = logging.getLogger(__name__)
 
 
@@ -118,6 +118,7 @@ class Ingest:
         report: the report of the work so far.
         failed: the paths of files that are not, or only in part, in the library, as far as this work knows.
         new_copies: the copies that were found, with the paths of their originals.
+        was_stopped: whether `stopped` ended the work before all files were read.
     """
 
     def __init__(
@@ -145,12 +146,17 @@ class Ingest:
         self._copies: dict[str, set[Location]] = defaultdict(set)  # by the path of the original
         for failed in self._failed_before.values():
             if failed.kind == DUPLICATE:
-                self._copies[failed.reason.removeprefix(_COPY_OF)].add(location(failed.path))
+                self._copies[failed.reason.removeprefix(COPY_OF)].add(location(failed.path))
         self.new_copies: list[tuple[FoundFile, str]] = []
+        self.was_stopped = False
         self._writer: RowWriter = writer or Writer(library)
 
-    def run(self, *, workers: int, batch_size: int) -> None:
-        """Decode and embed new and changed files. If interrupted, commit the finished ones."""
+    def run(self, *, workers: int, batch_size: int, stopped: Callable[[], bool] | None = None) -> None:
+        """Decode and embed new and changed files. If interrupted, commit the finished ones.
+
+        Args:
+            stopped: returns whether to begin no further files; see `was_stopped`.
+        """
         todo = self.new_files()
         with state_file(self.library.path) as state:
             self.read(
@@ -158,6 +164,7 @@ class Ingest:
                 workers=workers,
                 batch_size=batch_size,
                 track=lambda hours: IndexProgress(todo, self._progress, state.write, hours),
+                stopped=stopped,
             )
         self.describe_originals()
 
@@ -179,10 +186,12 @@ class Ingest:
         batch_size: int,
         track: Callable[[Callable[[], float]], Tally],
         processes: DecodingProcesses | None = None,
+        stopped: Callable[[], bool] | None = None,
     ) -> None:
         """Decode and embed files. If interrupted, commit the finished ones.
 
         Args:
+            stopped: returns whether to begin no further files; see `was_stopped`.
             processes: the processes that decode, which stay open unless the work fails; by default new ones.
             track: returns what counts the progress, from a function that returns the hours of video decoded so far.
         """
@@ -196,7 +205,7 @@ class Ingest:
                 self._writer.commit_if_due()
 
             finished_files = run(
-                _in_order(todo, workers=workers),
+                self._until(stopped, _in_order(todo, workers=workers)),
                 reader.read_video,
                 partial(embed_columns, self.models, self.library.models),
                 workers=workers,
@@ -215,6 +224,13 @@ class Ingest:
             finally:
                 self._writer.commit()
                 finished_files.close()
+
+    def _until(self, stopped: Callable[[], bool] | None, files: Iterable[FoundFile]) -> Iterator[FoundFile]:
+        for file in files:
+            self.was_stopped = stopped is not None and stopped()
+            if self.was_stopped:
+                return
+            yield file
 
     def _is_up_to_date(self, file: FoundFile) -> bool:
         """Whether a file need not be read. If only its metadata has changed, update that."""
@@ -328,10 +344,10 @@ class Ingest:
         for file, original in self.new_copies:
             reason = self._unreadable.get(original)
             if reason is None:
-                self._fail(str(file.path), DUPLICATE, _COPY_OF + original, file)
+                self._fail(str(file.path), DUPLICATE, COPY_OF + original, file)
                 self._copies[original].add(file.path)
             else:
-                self._fail(str(file.path), UNREADABLE, f"{_COPY_OF}{original}: {reason}", file)
+                self._fail(str(file.path), UNREADABLE, f"{COPY_OF}{original}: {reason}", file)
 
     def _metadata_of(self, file: FoundFile) -> dict[str, str]:
         """Return the metadata of a file: the library's values for its path, overridden by the metadata file's."""
@@ -374,6 +390,7 @@ class Ingest:
         if pruned:
             logger.info("removing %d videos from %r", len(pruned), str(self.library.path))
             self.library.move_to_removed(pruned)
+            drop_below(self.library.path, frozenset(map(location, pruned)))  # single files that it remembers
             report.removed = len(pruned)
         else:
             report.deleted, report.excluded = len(missing.deleted), len(missing.excluded)
@@ -505,7 +522,7 @@ def is_known_copy(file: FoundFile, failed: Mapping[str, Failure], records: Mappi
     before = failed.get(str(file.path))
     if before is None or before.kind != DUPLICATE or not is_same_state(before, file):
         return False
-    original = records.get(before.reason.removeprefix(_COPY_OF))
+    original = records.get(before.reason.removeprefix(COPY_OF))
     return original is not None and is_unchanged(original)
 
 

@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from vop.errors import UsageError, VopError
-from vop.search import failures, manifest, removed
+from vop.search import failures, manifest, near_copies, removed
 from vop.search.checksums import FILE, Seal, digest, newest_manifests, read_seal
 from vop.search.manifest import DATABASE, Manifest
+from vop.search.store import KEPT_TABLES
 from vop.search.sync.lock import library_lock
 from vop.search.sync.salvage import (
     UNKNOWN,
@@ -258,9 +259,11 @@ class _Check:
             if table != self.manifest.table or is_bad(removed.name_for(self.manifest.table)):
                 call(copy_removed, self.database, removed.name_for(self.manifest.table), removed.name_for(table))
             manifest.write(self.manifest.with_(table=table), self.folder)
+            near_tables = {near_copies.FINGERPRINTS, near_copies.TABLE}
+            near_damage = near_tables if any(map(is_bad, near_tables)) else set()  # the next indexing makes both again
             if is_bad(failures.TABLE):
                 call(copy_failures, self.database)
-            call(drop_others, self.database, {table, removed.name_for(table), failures.TABLE})
+            call(drop_others, self.database, {table, removed.name_for(table), *KEPT_TABLES} - near_damage)
         except Crashed as error:
             raise VopError(
                 f"{self.folder}: the repair crashed ({error.how}) and changed nothing; index into another folder"

@@ -62,7 +62,7 @@ class _Finder:
         self.found = FoundVideos()
 
     def search(self, root: Address) -> None:
-        is_excluded = _Exclusion(self._exclude, root)
+        is_excluded = Exclusion(self._exclude, root)
         is_empty = True
         for info in list_objects(root):
             is_empty = False
@@ -88,7 +88,7 @@ class _Finder:
             for address, info in zip(wanted, pool.map(_described, wanted), strict=True):
                 if info is None:
                     self.search(address)
-                elif _Exclusion(self._exclude, address)(address):
+                elif Exclusion(self._exclude, address)(address):
                     self._skip(address, EXCLUDED)
                 else:
                     self._take(info)
@@ -98,7 +98,7 @@ class _Finder:
         try:
             if not address.key:
                 self.found.missing.append((address, "the bucket is empty"))
-            elif _Exclusion(self._exclude, address)(address):
+            elif Exclusion(self._exclude, address)(address):
                 self._skip(address, EXCLUDED)
             else:
                 self._take(head(address))
@@ -133,7 +133,7 @@ def _described(address: Address) -> ObjectInfo | None:
         return None
 
 
-class _Exclusion:
+class Exclusion:
     """Tells whether the globs exclude an object below a root, or a prefix between them."""
 
     def __init__(self, globs: Sequence[str], root: Address) -> None:

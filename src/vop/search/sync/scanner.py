@@ -50,6 +50,11 @@ class Scan:
     def files(self) -> list[FoundFile]:
         return self.found.files
 
+    def only(self, settled: Callable[[Path], bool]) -> Scan:
+        """Return a scan without local files that are not settled."""
+        files = [file for file in self.files if not isinstance(file.path, Path) or settled(file.path)]
+        return replace(self, found=replace(self.found, files=files))
+
     @property
     def missing(self) -> dict[str, str]:
         """The paths that do not exist or cannot be read, with the reasons."""

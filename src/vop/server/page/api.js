@@ -6,9 +6,9 @@ export class ApiError extends Error {}
 
 // Returns the JSON of a response. Calls `onWait(seconds)` before each pause when the server is busy (status 503).
 // Throws an ApiError with a sentence for the user, or an AbortError when the signal is aborted.
-export async function call(path, { signal, body, onWait = () => {} } = {}) {
+export async function call(path, { signal, body, method, onWait = () => {} } = {}) {
   for (let tried = 1; ; tried++) {
-    const response = await request(path, { signal, body });
+    const response = await request(path, { signal, body, method });
     if (response.ok) return jsonOf(response);
     if (response.status !== 503 || tried >= TRIES_WHILE_BUSY) throw new ApiError(await sentenceOf(response));
     const seconds = waitOf(response);
@@ -42,9 +42,9 @@ export async function sentenceOf(response) {
   return `The server responded with status ${response.status}.`;
 }
 
-async function request(path, { signal, body }) {
+async function request(path, { signal, body, method = body ? "POST" : "GET" }) {
   try {
-    return await fetch(path, { signal, body, method: body ? "POST" : "GET" });
+    return await fetch(path, { signal, body, method });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiError(await reasonNotSent(body));

@@ -1,6 +1,7 @@
 // The page. The address holds the query, and every change of the query goes through `ask`.
 
 import { ApiError, call } from "./api.js";
+import { Browser } from "./browse.js";
 import { Column } from "./column.js";
 import { markCards } from "./card.js";
 import { button, count, el, get } from "./dom.js";
@@ -9,11 +10,13 @@ import { FilterBar } from "./filters.js";
 import { KeptFiles } from "./kept-files.js";
 import { listen } from "./keyboard.js";
 import { emptyLibrary, showFailures, showLibrary, showTrouble, watchState } from "./library.js";
+import { favouriteButton, tagField } from "./marks.js";
 import { addressOf, followLink, overlay, withoutOverlay } from "./overlay.js";
 import { Player } from "./player.js";
 import { Preview } from "./preview.js";
-import { isEmpty, noFilters, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
+import { isEmpty, isFiltered, noFilters, ORDERS, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
 import { keepSearch } from "./recent.js";
+import { SaveList } from "./save-list.js";
 import { Sentences } from "./sentences.js";
 import { welcome } from "./welcome.js";
 import { tuning } from "./words.js";
@@ -41,14 +44,18 @@ const actions = {
     scrollTo({ top: 0 });
   },
   folder: (folder) => ask({ filters: { ...query.filters, folder }, k: PAGE_SIZES[0] }),
+  favourite: (moment, column) => !state.limits.read_only && favouriteButton(column.view.library, moment, sayProblem),
+  tags: (moment, column) => !state.limits.read_only && tagField((column?.view ?? view()).library, moment, sayProblem),
 };
 const preview = new Preview();
 const player = new Player(actions);
 const submit = () => ask({ k: PAGE_SIZES[0] });
 const sentences = new Sentences({ changed: submit });
 const filterBar = new FilterBar({ changed: (filters) => ask({ filters, k: PAGE_SIZES[0] }) });
+const browser = new Browser({ actions, preview }, (text) => (get("count").textContent = text));
+const saveList = new SaveList({ failed: (sentence) => sayProblem(sentence) });
 const more = button("Show more", showMore, { class: "button more", hidden: true });
-get("main").append(more);
+get("main").append(browser.node, more);
 
 // Searches with the typed sentences and these changes of the query, as a new history entry.
 function ask(changes, shown = {}) {
@@ -69,7 +76,8 @@ async function run() {
   running = new AbortController();
   const { signal } = running;
   preview.stop();
-  if (isEmpty(query) || !state || isBare(view())) return clear();
+  if (!state || isBare(view())) return clear();
+  if (isEmpty(query)) return browse();
   const body = query.file ? upload() : undefined;
   if (query.file && !body) return;
   arrange();
@@ -82,15 +90,22 @@ async function run() {
   }
 }
 
+// Shows all videos that pass the filters.
+function browse() {
+  clear();
+  browser.show(query, view());
+}
+
 function finish() {
   const [one, other] = columns;
-  const comparable = other && !one.failed && !other.failed;
+  const comparable = other && !one.failed && !other.failed && query.order === "match";
   markCards(one.cards, comparable ? other.moments : null, other?.view.id);
   if (other) markCards(other.cards, comparable ? one.moments : null, one.view.id);
   sayCount();
   const longest = Math.max(...columns.map(({ moments }) => moments.length));
   more.hidden = longest < query.k || !nextSize();
   document.body.classList.remove("busy");
+  saveList.show(one.view.library, one.moments, title(query));
   if (query.sentences.length && longest) keepSearch(title(query), new URL(writeUrl(query), location.href).search);
   showOverlay();
 }
@@ -104,6 +119,8 @@ function sayCount() {
   get("count").textContent = found.length ? `${counts} in ${time}` : "";
   sayNotes([...new Set(found.flatMap(({ response }) => response.notes))]);
 }
+
+const sayProblem = (sentence) => sayNotes([sentence].filter(Boolean));
 
 function sayNotes(notes) {
   get("notes").hidden = !notes.length;
@@ -155,6 +172,8 @@ async function showLinked(segment) {
 
 function clear() {
   columns = [];
+  browser.hide();
+  saveList.show("", []);
   get("columns").replaceChildren();
   get("notes").hidden = more.hidden = true;
   get("count").textContent = "";
@@ -166,7 +185,7 @@ function clear() {
 function showWelcome() {
   const place = get("welcome");
   const empty = state && isBare(view());
-  place.hidden = !state || (!empty && !isEmpty(query));
+  place.hidden = !state || (!empty && (!isEmpty(query) || isFiltered(query)));
   const kind = place.hidden ? "" : empty ? `empty ${Boolean(view().index)}` : "welcome";
   if (place.dataset.kind === kind) return; // keeps the focus and the selection
   place.dataset.kind = kind;
@@ -176,6 +195,7 @@ function showWelcome() {
 
 // Shows a column for each searched view. Reuses the columns of the last search, so that nothing flickers.
 function arrange() {
+  browser.hide();
   const page = { actions, preview, retry: run, clearFilters: () => ask({ filters: noFilters() }) };
   const views = [view(), compared()].filter(Boolean);
   if (columns.map((column) => column.view.id).join() !== views.map(({ id }) => id).join()) {
@@ -200,7 +220,15 @@ function showViews() {
   const others = state.views.filter(({ id }) => id !== view().id);
   get("compare").replaceChildren(el("option", { value: "" }, "none"), ...options(others));
   get("compare").value = compared()?.id ?? "";
+  showOrder();
   showLibrary(view());
+}
+
+// Without a query there is no best match: the newest videos come first.
+function showOrder() {
+  const orders = Object.entries(ORDERS).filter(([order]) => order !== "match" || !isEmpty(query));
+  get("order").replaceChildren(...orders.map(([order, name]) => el("option", { value: order }, name)));
+  get("order").value = orders.some(([order]) => order === query.order) ? query.order : "newest";
 }
 
 // Returns the form with the file. If the file cannot be sent, shows the reason and returns undefined.
@@ -241,6 +269,7 @@ get("brand").addEventListener("click", (event) => {
 get("view").addEventListener("change", ({ target: { value } }) => {
   ask({ view: value, compare: query.compare === value ? "" : query.compare });
 });
+get("order").addEventListener("change", (event) => ask({ order: event.target.value }));
 get("compare").addEventListener("change", (event) => ask({ compare: event.target.value }));
 addEventListener("popstate", () => {
   const before = shownEntry;

@@ -1,12 +1,12 @@
 // A search result: the frames of the moment, its name and folder, and its rank in another view.
 
-import { clock, el, folderOf, icon, shortFolder, timeRange } from "./dom.js";
+import { clock, count, el, folderOf, icon, shortFolder, timeRange } from "./dom.js";
 
 const FRAMES = 4; // of a strip, side by side
 const NARROW = 8 / 9; // width over height of a frame: narrower frames are larger in one row than in two
 
 // Returns an <li> with the property `moment`, which `updateCard` replaces.
-// actions: open(moment), like(moment), folder(path); preview: a Preview
+// actions: open(moment), like(moment), folder(path), favourite(moment), which returns a button or nothing; preview: a Preview
 export function makeCard(moment, { actions, preview }) {
   const card = el("li", { class: "card", "data-video": moment.video });
   card.moment = moment;
@@ -64,14 +64,27 @@ function caption(moment, actions) {
   ];
   const words = el("span", { class: "words" }, "More like this");
   const like = { type: "button", class: "link like", title: "More like this", onclick: () => actions.like(moment) };
-  const side = [el("span", { class: "mark", role: "img", hidden: true }), el("button", like, icon("similar"), words)];
+  const mark = el("span", { class: "mark", role: "img", hidden: true });
+  const side = [mark, el("button", like, icon("similar"), words), actions.favourite(moment)].filter(Boolean);
   return el(
     "div",
     { class: "caption" },
     el("span", { class: "name", title: moment.path }, moment.name),
     el("span", { class: "side" }, ...side),
     el("span", { class: "where" }, ...where),
+    spoken(moment),
+    copies(moment),
   );
+}
+
+// The line that was said or written in the moment, if it matches.
+function spoken({ line }) {
+  return line && el("q", { class: "line-said", title: `${clock(line.start_seconds)}, ${line.source}` }, line.text);
+}
+
+function copies({ copies = [] }) {
+  if (!copies.length) return null;
+  return el("span", { class: "copies", title: copies.join("\n") }, `and ${count(copies.length, "near-duplicate")}`);
 }
 
 function folderButton(moment, actions) {

@@ -17,8 +17,13 @@ export class Column {
     this.view = view;
     this.page = page;
     this.preview = page.preview;
-    const { open, like } = page.actions;
-    this.actions = { ...page.actions, open: (moment) => open(moment, this), like: (moment) => like(moment, this) };
+    const { open, like, favourite } = page.actions;
+    this.actions = {
+      ...page.actions,
+      open: (moment) => open(moment, this),
+      like: (moment) => like(moment, this),
+      favourite: (moment) => favourite(moment, this),
+    };
     this.heading = el("h2", { class: "heading" }, view.id, el("span", {}, tuning(view)));
     this.message = el("div", { class: "message", hidden: true });
     this.list = el("ol", { class: "results", "aria-label": `Results of ${view.id}` });

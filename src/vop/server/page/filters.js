@@ -29,25 +29,35 @@ export class FilterBar {
   write(filters, columns) {
     this.filters = filters;
     this.columns = columns;
-    for (const field of FIELDS) this.form.elements[field.name].value = shownValue(field, filters[field.name]);
+    for (const field of FIELDS) {
+      const input = this.form.elements[field.name];
+      if (field.kind === "switch") input.checked = Boolean(filters[field.name]);
+      else input.value = shownValue(field, filters[field.name]);
+    }
     this.#writeConditions();
     this.#writeChips();
   }
 
+  // Suggests the tags that the library has.
+  suggest(tags) {
+    this.tags.replaceChildren(...tags.map((tag) => el("option", { value: tag })));
+  }
+
   #build() {
     const fields = FIELDS.map(({ name, kind, label, placeholder }) => {
-      const type = kind === "date" ? "date" : "text";
-      return el("label", {}, label, el("input", { name, type, placeholder }));
+      const type = { date: "date", switch: "checkbox" }[kind] ?? "text";
+      return el("label", { class: kind }, label, el("input", { name, type, placeholder, list: kind === "tag" && "own-tags" }));
     });
     this.conditions = el("div", { class: "conditions" });
-    this.form.append(el("div", { class: "fields" }, ...fields), this.conditions);
+    this.tags = el("datalist", { id: "own-tags" });
+    this.form.append(el("div", { class: "fields" }, ...fields), this.conditions, this.tags);
   }
 
   #read() {
     const filters = {};
     for (const { name, kind } of FIELDS) {
       const input = this.form.elements[name];
-      const text = input.value.trim();
+      const text = kind === "switch" ? (input.checked ? "true" : "") : input.value.trim();
       const seconds = kind === "seconds" && text ? readClock(text) : 0;
       input.setCustomValidity(Number.isNaN(seconds) ? `“${text}” is not a time. Write 90, 1:30 or 1:00:00.` : "");
       if (!input.reportValidity()) return;
@@ -87,7 +97,11 @@ export class FilterBar {
   }
 }
 
-const chipText = ({ value, field }) => (field ? `${field.label.toLowerCase()} ${shownValue(field, value)}` : value);
+function chipText({ value, field }) {
+  if (!field) return value;
+  const label = field.label.toLowerCase();
+  return field.kind === "switch" ? label : `${label} ${shownValue(field, value)}`;
+}
 
 const shownValue = ({ kind }, value) => (kind === "seconds" && value ? clock(Number(value)) : value);
 

@@ -7,6 +7,8 @@ import { button, clock, copyButton, crossButton, el, folderOf, get, timeRange } 
 import { isWhole, source, unload } from "./media.js";
 import { popOverlay, pushOverlay } from "./overlay.js";
 
+const LONGEST_CLIP = 60; // seconds that the server gives at once
+
 export class Player {
   #moment = null;
   #column = null;
@@ -14,9 +16,10 @@ export class Player {
   #tries = 0;
   #looking = new AbortController(); // for more moments of the video
 
-  // like(moment, column): searches for similar moments
-  constructor({ like }) {
+  // like(moment, column): searches for similar moments; tags(moment, column): returns a field for its tags, or nothing
+  constructor({ like, tags }) {
     this.like = like;
+    this.tags = tags;
     this.dialog = get("player");
     this.video = el("video", { playsinline: true, preload: "auto" });
     this.trouble = el("p", { class: "trouble", role: "alert", hidden: true });
@@ -69,7 +72,8 @@ export class Player {
     const head = el("header", {}, el("div", {}, name, about), crossButton("Close", () => this.dialog.close()));
     this.controls.show(moment);
     this.more = el("section", { class: "more-moments", hidden: true });
-    this.dialog.replaceChildren(head, this.stage, this.#buttons(moment), this.more, columnsOf(moment));
+    const parts = [head, this.stage, this.#buttons(moment), this.tags(moment, this.#column), this.more, columnsOf(moment)];
+    this.dialog.replaceChildren(...parts.filter(Boolean));
   }
 
   // Shows all moments of the video that match the query: below the player, and as marks on its bar.
@@ -103,7 +107,9 @@ export class Player {
     });
     const link = copyButton("Copy link", () => location.href);
     const path = copyButton("Copy path", () => moment.path);
-    return el("footer", {}, to("Previous", -1), again, to("Next", 1), el("span", { class: "space" }), like, link, path);
+    const save = el("a", { class: "button", href: clipPath(moment), download: "" }, "Save clip");
+    const [before, after] = [to("Previous", -1), to("Next", 1)];
+    return el("footer", {}, before, again, after, el("span", { class: "space" }), like, save, link, path);
   }
 
   #play(seconds) {
@@ -153,6 +159,12 @@ export class Player {
       say("The server is not responding. Is vop serve still running?");
     }
   }
+}
+
+// Where the server gives the moment as a file to keep.
+function clipPath({ media_url, start_seconds, end_seconds }) {
+  const times = new URLSearchParams({ start_seconds, end_seconds: Math.min(end_seconds, start_seconds + LONGEST_CLIP) });
+  return `${media_url.replace(/\/moment\.mp4.*$/, "")}/clip?${times}`;
 }
 
 function columnsOf({ columns }) {

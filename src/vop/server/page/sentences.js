@@ -23,11 +23,10 @@ export class Sentences {
     this.#arrange();
   }
 
-  // {sentences, like, file}: typed sentences take precedence over the chip.
+  // {sentences, like, file}: sentences beside a moment or file are combined with it.
   read() {
     const typed = [{ text: this.field.value.trim(), weight: this.weight.get() }, ...this.#further()];
-    const sentences = typed.filter(({ text }) => text);
-    return sentences.length ? { sentences, like: "", file: "" } : { sentences, like: this.#like, file: this.#file };
+    return { sentences: typed.filter(({ text }) => text), like: this.#like, file: this.#file };
   }
 
   // `picture`: a File, or the URL of a strip, for the chip.

@@ -206,6 +206,8 @@ def _time(packet: Packet, stamp: int | None) -> Fraction:
 def _rebased(packets: Iterable[Packet], stream: av.VideoStream, start: int) -> Iterator[Packet]:
     """Yield packets as part of a new stream whose time begins at `start`."""
     for packet in packets:
+        if packet.is_discard:  # somebody has cut it off with an edit list, which the copy does not have
+            raise ValueError("a packet that is not shown would be shown")
         if packet.pts is not None and packet.dts is not None:
             packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, stream
             yield packet
