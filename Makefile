@@ -30,11 +30,12 @@ test: lint types browser
 test-fast: install
 	$(PYTEST) -m "not slow"
 
-# Indexing in shards on real parts: killed processes, and a Ray cluster of three node processes that loses one.
+# Indexing in shards on real parts: killed processes, an S3-compatible server, and a Ray cluster of three node processes
+# that loses one. It takes about 4 minutes, and so is no part of `test`.
 cluster-test: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cluster]"
-	$(BIN)/python -m pytest tests/search/test_shards.py tests/search/test_shards_processes.py \
-	  tests/search/test_ray_resources.py tests/search/test_ray_cluster.py
+	$(BIN)/python -m pytest tests/search/test_shards.py tests/search/test_shards_by_address.py \
+	  tests/search/test_shards_processes.py tests/search/test_ray_resources.py tests/search/test_ray_cluster.py
 
 lint: install
 	$(BIN)/ruff check .

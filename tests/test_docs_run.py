@@ -194,6 +194,8 @@ def test_commands_with_object_storage_run(object_server, workplace, capsys):
     commands = [
         words for _, words in vop_commands() if "films" in shlex.join(words) and words[0] not in ("serve", "mcp")
     ]
+    if find_spec("lance") is None:
+        commands = [words for words in commands if "--shard" not in words and "publish" not in words]
     assert len(commands) >= 7
     for words in commands:
         assert main(words) == 0, shlex.join(words)

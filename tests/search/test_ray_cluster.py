@@ -1,25 +1,33 @@
-"""A Ray cluster of three node processes indexes a folder. `make cluster-test` runs this."""
+"""A Ray cluster of three node processes indexes a folder and a bucket. `make cluster-test` runs this."""
 
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from search import dying
 from search.owners_videos import write_video
 from search.test_shards import Killed, assert_equal
 from vop.cli import main
+from vop.search import lease
 from vop.search.sharding import plan as plan_module
 from vop.search.sharding.fragments import Target
 from vop.search.sharding.plan import Plan
 from vop.search.store import Store
+from vop.search.sync import index
+from vop.storage.address import Address
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'vop[cluster]'")
 pytest.importorskip("lance", reason="pylance is not installed: pip install 'vop[shards]'")
 VIDEOS = 24  # and four of the fixture `index_videos`
+CLIPS = 300
 
 
 @pytest.fixture
@@ -74,3 +82,38 @@ def test_a_lost_node_and_a_killed_committer(cluster, folder, tiny_folder, index_
     on_ray = folder.rename(tmp_path / "on Ray")
     index_videos()
     assert_equal(on_ray, folder)
+
+
+def test_a_bucket_is_indexed_into_a_library_in_it(object_server, cluster, folder, tmp_path, capsys, monkeypatch):
+    """A node and then the committer are killed. The library ends equal to one that one process makes on a disk."""
+    object_server.make_bucket()
+    for number in range(CLIPS):
+        clip = write_video(tmp_path / "clip.mp4", seed=number, seconds=0.4 + 0.2 * (number % 3))
+        object_server.put(f"s3://films/clips/{number:03}.mp4", clip)
+    library, clips = Address("s3", "films", "library"), Address("s3", "films", "clips")
+    small = ["--model", "mini", "--num-frames", 2, "--precision", "fp32", "--workers", 1]
+    words = list(map(str, ["index", library, clips, *small, "--ray", cluster.address, "--json"]))
+
+    first = subprocess.Popen([sys.executable, dying.__file__, *words])
+    plans: list[Plan] = []
+    until = time.monotonic() + 200
+    while first.poll() is None and time.monotonic() < until and not (plans and plans[0].results()):
+        plans = [Plan.read(found) for found in Plan.all_of(library)]
+        time.sleep(0.1)
+    (plan,) = plans
+    lost_after = len(plan.results())
+    cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+    assert first.wait(200) == -signal.SIGKILL
+    finished = [file for number in plan.results() for file in plan.files(number)]
+    committed = [file for number in plan.committed() for file in plan.files(number)]
+    assert 1 <= lost_after < plan.num_shards == 12
+    assert Store.open(library).status().videos == len(committed) < len(finished)
+
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 6.0)  # the dead process has not released the lock
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.5)
+    assert main(words) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["unchanged"], report["added"]) == (len(finished), CLIPS - len(finished))  # none was read again
+    index(folder, [str(clips)], model="mini", num_frames=2, precision="fp32", workers=1)
+    assert_equal(library, folder)
+    assert Store.open(library).table.count_rows() == CLIPS

@@ -105,13 +105,13 @@ def test_searches_use_the_old_model_until_the_new_one_is_complete(make, tuned, m
     opened, before = Store.open(library), contents(library)
     vector = next(iter(before.values()))
     seen = []
-    real = moving._Move.take
+    real = moving.Move.take
 
     def take(self, finished):
         seen.append(opened.search(vector, k=1)[0].score)
         real(self, finished)
 
-    monkeypatch.setattr(moving._Move, "take", take)
+    monkeypatch.setattr(moving.Move, "take", take)
     reembed(library, tuned, precision="fp32")
     assert seen == pytest.approx([1, 1, 1], abs=1e-5)
     assert opened.search(vector, k=1)[0].score < 0.999  # an open library switches to the new table
@@ -136,7 +136,7 @@ def test_unreadable_videos_leave_the_library_unchanged(make, tuned, videos):
 
 def test_reembedding_resumes(make, tuned, videos, tmp_path, monkeypatch):
     library = make()
-    real = moving._Move.take
+    real = moving.Move.take
 
     def take(self, finished):
         if len(self._rows) == 2:
@@ -144,7 +144,7 @@ def test_reembedding_resumes(make, tuned, videos, tmp_path, monkeypatch):
         real(self, finished)
 
     with monkeypatch.context() as patch:
-        patch.setattr(moving._Move, "take", take)
+        patch.setattr(moving.Move, "take", take)
         with pytest.raises(KeyboardInterrupt):
             reembed(library, tuned, precision="fp32", workers=1, batch_size=1)
     (tmp_path / "about.csv").write_text("path,author\na.mp4,Bob\n")

@@ -332,11 +332,6 @@ def test_videos_in_object_storage(object_server, in_shards, index_videos, folder
     assert {row["segment"] for row in rows(in_parts).values()} == {row["segment"] for row in rows(folder).values()}
 
 
-def test_a_library_in_object_storage_is_refused():
-    with pytest.raises(UsageError, match="s3://bucket/library"):
-        index_in_shards("s3://bucket/library", ["/v"], run=worked, parts=1)
-
-
 def test_objects_of_one_size_are_not_read_to_cut_them():
     objects = [PlannedFile(location=f"s3://films/{number}.mp4", size=10, mtime_ns=number) for number in range(8)]
     shards = cut([*objects, *planned(5, 6)], parts=4, content_id=lambda path: pytest.fail(f"{path} was read"))

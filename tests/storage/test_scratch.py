@@ -17,7 +17,7 @@ import pytest
 from vop.errors import UsageError
 from vop.storage import objects, scratch
 from vop.storage.address import Address
-from vop.storage.errors import ChangedObject, MissingObject, ObjectError, StorageError
+from vop.storage.errors import ChangedObject, MissingObject, ObjectError, ScratchFull, StorageError
 from vop.storage.scratch import Scratch
 
 LAKE = Address("s3", "films", "2024/IMG_20190714_201500.mp4")
@@ -136,6 +136,16 @@ def test_a_full_disk_is_named(films, parent, monkeypatch):
     monkeypatch.setattr(scratch.shutil, "disk_usage", lambda _: usage(100, 90, 10))
     with Scratch(max_bytes=100) as copies, pytest.raises(StorageError, match=f"{parent}: no space left.*VOP_SCRATCH"):
         copies.copy(LAKE).__enter__()
+
+
+@pytest.mark.parametrize(("total", "error"), [(10**9, ScratchFull), (10, ObjectError)])
+def test_a_full_disk_is_not_a_large_object(films, monkeypatch, total, error):
+    """By default, copies take half of the free space, which may be nothing."""
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(scratch.shutil, "disk_usage", lambda _: usage(total, total, 0))
+    with Scratch() as copies, pytest.raises(StorageError) as failed:
+        copies.copy(LAKE).__enter__()
+    assert type(failed.value) is error
 
 
 def test_a_disk_that_fills_up_is_named(films, parent, monkeypatch):

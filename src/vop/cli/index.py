@@ -70,8 +70,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="PATH",
         nargs="*",
         type=place,
-        help="Folders of videos, files, or addresses such as s3://bucket/holidays. Missing ones are skipped. The "
-        "library remembers them (default: all that it remembers; `vop library folders` lists them).",
+        help="Folders of videos, files, addresses such as s3://bucket/holidays, or tables of them (CSV, TSV, JSON, "
+        "JSONL, Parquet). Missing ones are skipped. The library remembers them (default: all that it remembers; "
+        "`vop library folders` lists them).",
     )
     parser.add_argument(
         "--model",
@@ -145,7 +146,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "unless --prune is given. Needs `pip install 'vop[watch]'`.",
     )
     add_work_options(parser)
-    add_shard_options(parser)
+    ways = add_process_options(parser)
+    ways.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="Do only part I of N, counted from 1, for a batch system such as SLURM. `vop library publish` then adds "
+        "the finished parts to the library.",
+    )
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     parser.set_defaults(run=run, resumes=True, uses_database=True)
 
@@ -170,8 +177,8 @@ def add_work_options(parser: argparse.ArgumentParser) -> None:
     add_compile_option(parser)
 
 
-def add_shard_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which processes work."""
+def add_process_options(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Add the options that say which processes work; return the group of --ray, which excludes others."""
     parser.add_argument(
         "--jobs",
         metavar="N",
@@ -185,18 +192,18 @@ def add_shard_options(parser: argparse.ArgumentParser) -> None:
         help="Work on a Ray cluster: host:port, `auto` for the cluster of this machine, or `local` to start one for "
         "this command. The default of --jobs is then one worker per GPU or, without GPUs, per node.",
     )
-    ways.add_argument(
-        "--shard",
-        metavar="I/N",
-        help="Do only part I of N, counted from 1, for a batch system such as SLURM. `vop library publish` then adds "
-        "the finished parts to the library.",
-    )
     parser.add_argument(
         "--gpus-per-worker",
         metavar="N",
         type=float,
         help="With --ray: GPUs of each worker (default 1, if the cluster has any). A fraction shares a GPU.",
     )
+    return ways
+
+
+def check_process_options(arguments: argparse.Namespace) -> None:
+    if arguments.gpus_per_worker is not None and arguments.ray is None:
+        raise UsageError(f"--gpus-per-worker is {arguments.gpus_per_worker:g} without --ray; add --ray")
 
 
 def work_options(arguments: argparse.Namespace) -> WorkOptions:
@@ -347,8 +354,7 @@ def _index(
     from vop.search.sharding.commands import default_jobs, index_in_processes, index_on_ray
     from vop.search.sync import index
 
-    if arguments.gpus_per_worker is not None and arguments.ray is None:
-        raise UsageError(f"--gpus-per-worker is {arguments.gpus_per_worker:g} without --ray; add --ray")
+    check_process_options(arguments)
     jobs = default_jobs() if arguments.jobs is None else arguments.jobs
     with progress.show() as show:
         given = _settings(arguments, show)
@@ -473,7 +479,8 @@ def print_report(report: IndexReport, library: Location | str, paths: Sequence[L
         kinds = ", ".join(f"{number:,} × {kind}" for kind, number in sorted(report.passed_over.items()))
         say(f"not indexed: {kinds}")
     if report.missing:
-        say(f"skipped, because they cannot be indexed: {', '.join(report.missing)}")
+        missing = ", ".join(first_few(report.missing, most=_SHOWN, indent=""))
+        say(f"skipped, because they cannot be indexed: {missing}")
     if report.unmatched:
         say(f"metadata without a video: {count('row', len(report.unmatched))}:")
         say("\n".join(first_few(report.unmatched, most=_SHOWN)))

@@ -22,7 +22,9 @@ from vop.cli.common import (
 )
 from vop.cli.exporting import add_export_options, print_export, warn_export, write_export
 from vop.cli.index import (
+    add_process_options,
     add_work_options,
+    check_process_options,
     print_failures,
     print_report,
     say_waiting,
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from vop.search.duplicates import Duplicates
     from vop.search.library import Library
     from vop.search.sync.integrity import CheckReport
+    from vop.search.sync.reembedding import ReembedReport
 
 _MOST_BYTES = 64 * 2**20  # of a file of results
 
@@ -146,6 +149,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="Leave out videos that cannot be read, instead of failing.",
     )
     add_work_options(reembed)
+    add_process_options(reembed)
     reembed.set_defaults(resumes=True)
     add_owner_actions(partial(_add, actions))
 
@@ -175,7 +179,7 @@ def _open(arguments: argparse.Namespace) -> Library:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from vop.search.sharding.plan import FOLDER
+    from vop.search.sharding.plan import Plan
 
     library = _open(arguments)
     status, manifest, restorable = library.status(), library.manifest, library.restorable()
@@ -209,7 +213,7 @@ def _info(arguments: argparse.Namespace) -> None:
         restore = command_line("library", "restore", arguments.library)
         say(f"removed: {count('video', len(restorable))}; to restore: {restore}")
     print_failures(status, arguments.library)
-    if isinstance(library.path, Path) and (library.path / FOLDER).exists():
+    if Plan.all_of(library.path):
         publish = command_line("library", "publish", arguments.library)
         say(f"indexing in shards is not finished; to add what is: {publish}")
     if status.index:
@@ -409,15 +413,14 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 def _reembed(arguments: argparse.Namespace) -> None:
+    check_process_options(arguments)
     use_device_options(arguments)
-    library = _open(arguments)
+    work = _reembedding(arguments)
     with progress.show() as show:
-        report = library.reembed(
+        report = work(
             arguments.model,
             keep=arguments.keep,
             num_frames=arguments.num_frames,
-            merge_tokens=arguments.merge_tokens or 0.0,
-            dimensions=arguments.dimensions,
             drop_unreadable=arguments.drop_unreadable,
             progress=show,
             **work_options(arguments),
@@ -429,3 +432,25 @@ def _reembed(arguments: argparse.Namespace) -> None:
     say(f"{report.library}: {videos}, {segments}, made with {', '.join(report.models)}")
     for failure in report.dropped:
         say(f"  left out: {on_one_line(failure.path)}: {failure.reason}")
+
+
+def _reembedding(arguments: argparse.Namespace) -> Callable[..., ReembedReport]:
+    """Return what re-embeds the library with a model."""
+    merging, dimensions = arguments.merge_tokens or 0.0, arguments.dimensions
+    if arguments.ray is None:
+        from vop.search.sharding.commands import default_jobs
+
+        jobs = default_jobs() if arguments.jobs is None else arguments.jobs
+        return partial(_open(arguments).reembed, merge_tokens=merging, dimensions=dimensions, jobs=jobs)
+    # Ray starts processes, which is safer before a database is opened.
+    from vop.backbones.embedding_config import EmbeddingConfig
+    from vop.search.sharding.reembedding import reembed_on_ray
+
+    return partial(
+        reembed_on_ray,
+        arguments.library,
+        embedding=EmbeddingConfig.of(merge_tokens=merging, dimensions=dimensions),
+        address=arguments.ray,
+        jobs=arguments.jobs,
+        gpus_per_worker=arguments.gpus_per_worker,
+    )

@@ -706,8 +706,9 @@ class Library:
         """Bring the library up to date with the videos in these files and folders.
 
         Args:
-            paths: files and folders, and addresses of objects and prefixes (`s3://bucket/holidays`); missing ones are
-                skipped with a warning. The library remembers the others. None stands for all that it remembers.
+            paths: files and folders, addresses of objects and prefixes (`s3://bucket/holidays`), and tables of them
+                (CSV, TSV, JSON, JSONL or Parquet); missing ones are skipped with a warning. The library remembers the
+                others. None stands for all that it remembers.
             exclude: globs of files and folders to exclude, in addition to the library's globs.
             live_photos: whether to index the movies of Live Photos; None keeps the library's setting.
             metadata: a CSV file with columns to filter by; see `docs/search.md`.
@@ -928,6 +929,9 @@ class Library:
         drop_unreadable: bool = False,
         precision: str = "auto",
         compile: bool = False,
+        jobs: int | None = None,
+        ray: str | None = None,
+        gpus_per_worker: float | None = None,
         workers: int | None = None,
         batch_size: int = 16,
         progress: Progress = silent,
@@ -941,15 +945,22 @@ class Library:
             merge_tokens, dimensions, compile: as for `vop.load`, for the new model.
             drop_unreadable: whether to leave out unreadable videos. Otherwise they are an error, and the library stays
                 as it is.
+            jobs, ray, gpus_per_worker, workers, batch_size: as for `index`.
 
         Raises:
             UsageError: the model does not exist, the library already has it, or `keep` is set and the models take
                 different frames.
             VopError: videos cannot be read; the next attempt resumes.
         """
+        from vop.search.sharding.reembedding import reembed_in_processes, reembed_on_ray
         from vop.search.sync import reembed
 
-        return reembed(
+        work: Callable[..., ReembedReport] = reembed
+        if ray is not None:
+            work = partial(reembed_on_ray, address=ray, jobs=jobs, gpus_per_worker=gpus_per_worker)
+        elif jobs not in (None, 1):
+            work = partial(reembed_in_processes, jobs=jobs)
+        return work(
             self.path,
             model,
             keep=keep,

@@ -293,7 +293,7 @@ def explain_damage(path: Location) -> Iterator[None]:
         raise
     except Exception as error:
         *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-        if not frame.f_globals.get("__name__", "").startswith(("lancedb", "pyarrow")):
+        if not frame.f_globals.get("__name__", "").startswith(("lance", "pyarrow")):
             raise
         if isinstance(path, Address):  # the reason may contain what the server has answered, and that a key
             raise DamageError(

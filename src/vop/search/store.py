@@ -7,6 +7,7 @@
     owner.json      tags and favourites, once the owner has made some
     frames/         decoded frames, if the library keeps them
     shards/         plans of indexings in shards, and rows that are not published yet
+    reembedding/    the same of a re-embedding in shards
     progress.json   the progress of a running indexing
     confidence.safetensors   the calibration of its models (`vop.search.confidence`)
 
@@ -82,7 +83,7 @@ from vop.search.words.searching import WordsSearch
 from vop.search.words.table import WORDS_TABLES, Words, WordsVideo
 from vop.storage import small_files
 from vop.storage.address import Address, Location, absolute, location
-from vop.storage.objects import endpoint
+from vop.storage.objects import endpoint, list_objects
 from vop.storage.small_files import Stamp
 from vop.utils.files import explain_full_disk
 from vop.utils.names import nfc
@@ -234,10 +235,9 @@ class Store:
         return self.manifest.models
 
     @property
-    def table_folder(self) -> Path:
-        """The folder of the table of segments, in a library that is a folder."""
-        assert isinstance(self.path, Path), f"{self.path} is not a folder"
-        return self.path / DATABASE / f"{self.manifest.table}.lance"
+    def table_folder(self) -> Location:
+        """The folder of the table of segments."""
+        return small_files.child(small_files.child(self.path, DATABASE), f"{self.manifest.table}.lance")
 
     @property
     def removed(self) -> Removed:
@@ -719,6 +719,11 @@ class Store:
         }
 
     @follows
+    def durations(self) -> dict[str, float]:
+        """Return the durations of the library's videos in seconds, by path."""
+        return {row["path"]: row["duration_seconds"] for row in self._one_row_each(["path", "duration_seconds"])}
+
+    @follows
     def outdated(self, *, paths: Sequence[str] | None = None) -> dict[str, float]:
         """Return the durations in seconds of videos that an earlier version of the decoder read, by path."""
         rows = self._one_row_each(["path", "duration_seconds", "made_with"], paths=paths)
@@ -918,9 +923,20 @@ class Store:
                 indexed = {name for index in self.table.list_indices() for name in index.columns}
                 for column in sorted({*_IDS, *_FILTERED} - indexed):
                     self.table.create_index(column, config=BTree())
-            vector_index.keep_up(self.table, [model.column for model in self.models])
+            own = [model.column for model in self.models]
+            vector_index.keep_up(self.table, own, keep_uncommitted=self._has_workers())
             vector_index.tidy_up(self._failures)
             self.words.tidy_up()
+
+    def _has_workers(self) -> bool:
+        """Whether workers may have written files into the table that are not published yet.
+
+        In a folder they write them elsewhere; see `vop.search.sharding.fragments`.
+        """
+        if isinstance(self.path, Path):
+            return False
+        plans = (small_files.child(self.path, name) for name in (manifest.SHARDS, manifest.REEMBEDDING))
+        return any(isinstance(place, Address) and any(True for _ in list_objects(place)) for place in plans)
 
     def staging(self, wanted: Manifest) -> Store:
         """Return a library in the same folder with another manifest, which readers see only after `publish`."""
@@ -944,8 +960,13 @@ def database_of(library: Location) -> tuple[str | Path, dict[str, str]]:
     """Return where the database of a library is, and the options for its storage."""
     if isinstance(library, Path):
         return library / DATABASE, {}
-    is_plain = library.scheme == "s3" and endpoint().startswith("http://")
-    return str(small_files.child(library, DATABASE)), {"allow_http": "true"} if is_plain else {}
+    return str(small_files.child(library, DATABASE)), storage_options(library)
+
+
+def storage_options(place: Location) -> dict[str, str]:
+    """Return Lance's options for a folder or an address. They have no secrets: Lance finds the credentials itself."""
+    is_plain = isinstance(place, Address) and place.scheme == "s3" and endpoint().startswith("http://")
+    return {"allow_http": "true"} if is_plain else {}
 
 
 def connect(library: Location, *, read_consistency_interval: timedelta | None = None) -> DBConnection:

@@ -205,10 +205,13 @@ def build_index(table: Table, column: str) -> None:
     table.create_index(column, config=config, name=_index_name(column), replace=True)
 
 
-def keep_up(table: Table, columns: Sequence[str]) -> None:
+def keep_up(table: Table, columns: Sequence[str], *, keep_uncommitted: bool = False) -> None:
     """Build or complete the indexes of these columns where needed, merge small files, and drop old versions.
 
     The caller holds the library's lock. Readers are not disturbed.
+
+    Args:
+        keep_uncommitted: see `tidy_up`.
     """
     rows = table.count_rows()
     for column in columns:
@@ -220,19 +223,22 @@ def keep_up(table: Table, columns: Sequence[str]) -> None:
     tail = max((index.num_unindexed_rows for index in indexes), default=0)
     is_small_tail = 0 < tail < TAIL_ROWS
     if not is_small_tail or _fragments(table) >= MOST_FRAGMENTS:
-        tidy_up(table)
+        tidy_up(table, keep_uncommitted=keep_uncommitted)
 
 
-def tidy_up(table: Table) -> None:
+def tidy_up(table: Table, *, keep_uncommitted: bool = False) -> None:
     """Merge small files, and delete old versions and files that killed writers left behind.
 
     A reader of an old version fails and reads again (`vop.search.store.follows`). Keeping no old versions keeps the
     library small.
+
+    Args:
+        keep_uncommitted: whether to keep files that no version has, for seven days: workers may have written them.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "optimize", UserWarning)  # it warns of these readers
         # Versions of any age: merging makes two versions, and the first one still has the small files.
-        table.optimize(cleanup_older_than=timedelta(0), delete_unverified=True)
+        table.optimize(cleanup_older_than=timedelta(0), delete_unverified=not keep_uncommitted)
 
 
 def _fragments(table: Table) -> int:

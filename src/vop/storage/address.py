@@ -47,6 +47,11 @@ class Address:
         """The prefix that holds this one."""
         return Address(self.scheme, self.bucket, self.key.rpartition("/")[0])
 
+    @property
+    def parents(self) -> tuple[Address, ...]:
+        """The prefixes that hold this one, the nearest first and the bucket last."""
+        return tuple(self.at("/".join(self.parts[:end])) for end in reversed(range(len(self.parts))))
+
     def at(self, key: str) -> Address:
         """Return the address of a key in the same bucket."""
         return Address(self.scheme, self.bucket, key)

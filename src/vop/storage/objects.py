@@ -161,6 +161,14 @@ def delete(address: Address) -> None:
         _client().delete(_store(address), address.key)
 
 
+def delete_below(prefix: Address) -> None:
+    """Delete all objects below a prefix, by few requests."""
+    keys = [info.address.key for info in list_objects(prefix)]
+    if keys:
+        with _explained(prefix), suppress(FileNotFoundError):
+            _client().delete(_store(prefix), keys)
+
+
 def presign(address: Address, *, seconds: float) -> str:
     """Return an URL that reads an object without credentials for some time. It is a secret: do not log it."""
     with _explained(address):

@@ -45,7 +45,7 @@ class Scratch:
         if max_bytes is not None and max_bytes < 1:
             raise UsageError(f"the size of the scratch is {max_bytes} bytes; it must be 1 or more")
         self.parent = Path(parent or os.environ.get("VOP_SCRATCH") or tempfile.gettempdir()).expanduser().absolute()
-        self._max_bytes = max_bytes
+        self._max_bytes, self._by_default = max_bytes, max_bytes is None
         self._folder: Path | None = None
         self._lock: FileLock | None = None
         self._used = 0
@@ -111,6 +111,8 @@ class Scratch:
             folder = self._opened()
             assert self._max_bytes is not None
             if size > self._max_bytes:
+                if self._by_default and size <= _SHARE * shutil.disk_usage(folder).total:
+                    raise self._full(info)  # it would fit on an emptier disk
                 raise ObjectError(
                     info.address,
                     f"its {_megabytes(size)} do not fit into {self.parent}, which may hold "

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Unpack
@@ -12,14 +14,14 @@ from typing import Any, Unpack
 from vop.errors import UsageError, VopError
 from vop.search.pipeline import count_workers
 from vop.search.sharding import fragments
-from vop.search.sharding.plan import Call, Plan, PlannedFile, cut, folder_of, total
+from vop.search.sharding.plan import Call, Plan, PlannedFile, cut, total
 from vop.search.sharding.publish import Publisher
 from vop.search.sharding.runners import local
 from vop.search.sharding.runners.cluster import AUTO, Cluster
 from vop.search.sharding.work import COUNTED, Worker
 from vop.search.state import Amount, Display, state_file
 from vop.search.store import Store
-from vop.search.sync.commands import IndexSettings, finish, locked, opened, read_new_words
+from vop.search.sync.commands import IndexSettings, finish, locked, opened, read_new_words, tidy
 from vop.search.sync.ingest import Ingest
 from vop.search.sync.metadata import read_metadata
 from vop.search.sync.reader import content_id
@@ -61,15 +63,20 @@ def index_in_processes(
     Raises the same errors as `index`, and:
         VopError: the process of a shard was killed repeatedly. Finished shards are published.
     """
+    run = in_processes(jobs=jobs, workers=workers, batch_size=batch_size, compile=settings.get("compile", False))
+    return index_in_shards(folder, paths, run=run, parts=jobs, prune=prune, yes=yes, **settings)
+
+
+def in_processes(*, jobs: int, workers: int | None, batch_size: int, compile: bool) -> Runner:
+    """Return a runner with processes of this machine.
+
+    Raises:
+        UsageError: a number is not allowed.
+    """
     if jobs < 1:
         raise UsageError(f"jobs is {jobs}; give 1 or more")
-    compile = settings.get("compile", False)
     decoders = count_workers(workers or max(1, free_cores() // jobs), batch_size=batch_size)
-
-    def run(plan: Plan, numbers: Iterable[int]) -> Generator[int | None, None, None]:
-        return local.run(plan, numbers, jobs=jobs, workers=decoders, batch_size=batch_size, compile=compile)
-
-    return index_in_shards(folder, paths, run=run, parts=jobs, prune=prune, yes=yes, **settings)
+    return partial(local.run, jobs=jobs, workers=decoders, batch_size=batch_size, compile=compile)
 
 
 def index_on_ray(
@@ -87,7 +94,7 @@ def index_on_ray(
 ) -> IndexReport:
     """Bring a library up to date with the workers of a Ray cluster; see `vop.search.sync.index`.
 
-    All nodes need the library and the videos at the same paths.
+    All nodes need the library and the videos at the same paths, or addresses and the credentials for them.
 
     Args:
         address: host:port of a cluster; "auto" for the one of this machine, "local" to start one here for this job.
@@ -98,21 +105,33 @@ def index_on_ray(
     Raises the same errors as `index`, and:
         VopError: no cluster runs there, or a shard's worker was lost repeatedly. Finished shards are published.
     """
+    with on_ray(
+        address,
+        jobs=jobs,
+        gpus_per_worker=gpus_per_worker,
+        workers=workers,
+        batch_size=batch_size,
+        compile=settings.get("compile", False),
+    ) as (run, parts):
+        return index_in_shards(folder, paths, run=run, parts=parts, prune=prune, yes=yes, **settings)
+
+
+@contextmanager
+def on_ray(
+    address: str,
+    *,
+    jobs: int | None,
+    gpus_per_worker: float | None,
+    workers: int | None,
+    batch_size: int,
+    compile: bool,
+) -> Iterator[tuple[Runner, int]]:
+    """Connect to a Ray cluster, and yield a runner with its workers, and their number; see `index_on_ray`."""
     count_workers(workers or 1, batch_size=batch_size)
     with Cluster(address) as cluster:
         resources = cluster.resources(jobs=jobs, gpus_per_worker=gpus_per_worker)
-
-        def run(plan: Plan, numbers: Iterable[int]) -> Generator[int | None, None, None]:
-            return cluster.run(
-                plan,
-                numbers,
-                resources=resources,
-                workers=workers,
-                batch_size=batch_size,
-                compile=settings.get("compile", False),
-            )
-
-        return index_in_shards(folder, paths, run=run, parts=resources.jobs, prune=prune, yes=yes, **settings)
+        run = partial(cluster.run, resources=resources, workers=workers, batch_size=batch_size, compile=compile)
+        yield run, resources.jobs
 
 
 def index_in_shards(
@@ -137,10 +156,10 @@ def index_in_shards(
     """
     started = time.monotonic()
     fragments.lance()  # fails early
-    folder, progress = folder_of(folder), settings.get("progress", silent)
+    progress = settings.get("progress", silent)
     with opened(folder, paths, load_models=False, **settings) as ingest:
         library, call = ingest.library, _call(ingest, prune=prune, yes=yes, settings=settings)
-        earlier = Plan.find(folder_of(library.path), library.manifest, call)
+        earlier = Plan.find(library.path, library.manifest, call)
         if earlier is not None:
             Publisher(library, earlier).publish()
             earlier.discard()
@@ -150,23 +169,32 @@ def index_in_shards(
         with state_file(library.path) as state:
             display = Display(files=plan.num_files, size=plan.num_bytes, show=progress, state=state.write)
             while numbers := plan.unfinished():  # again, if rows were lost before they were published
-                _drive(run(plan, numbers), publisher, plan, display)
+                drive(run(plan, numbers), publisher, plan, display.update)
         _complete(ingest, plan, progress)
     ingest.report.seconds = time.monotonic() - started
     return ingest.report
 
 
-def _drive(finished: Generator[int | None, None, None], publisher: Publisher, plan: Plan, display: Display) -> None:
-    """Show the progress of the workers, and publish what they finish."""
-    last, done = time.monotonic(), dict[int, Amount]()
+def drive(
+    finished: Generator[int | None, None, None], publisher: Publisher, plan: Plan, update: Callable[[Amount], None]
+) -> None:
+    """Pass on the progress of the workers, and publish what they finish."""
+    last, shown, done = time.monotonic(), float("-inf"), dict[int, Amount]()
+
+    def show() -> None:
+        running = dict(plan.running())  # read first: a shard that ends meanwhile is in `done`
+        done.update({number: _amount(plan, number) for number in plan.results() if number not in done})
+        update(total((running | done).values()))
+
     try:
         for _ in finished:
-            running = dict(plan.running())  # read first: a shard that ends meanwhile is in `done`
-            done |= {number: _amount(plan, number) for number in plan.results() if number not in done}
-            display.update(total((running | done).values()))
+            if time.monotonic() - shown >= plan.poll_seconds:
+                show()
+                shown = time.monotonic()
             if time.monotonic() - last >= PUBLISH_SECONDS:
                 publisher.publish()
                 last = time.monotonic()
+        show()
     finally:
         finished.close()
         publisher.publish()
@@ -182,7 +210,7 @@ def _amount(plan: Plan, number: int) -> Amount:
 def _call(ingest: Ingest, *, prune: bool, yes: bool, settings: IndexSettings) -> Call:
     metadata = settings.get("metadata")
     return Call(
-        roots=tuple(sorted(map(str, ingest.scanned.roots))),
+        roots=tuple(sorted(map(str, ingest.scanned.given))),
         exclude=normal_globs(settings.get("exclude", ())),
         live_photos=settings.get("live_photos"),
         metadata=None if metadata is None else str(absolute_path(metadata)),
@@ -197,9 +225,13 @@ def _new_plan(ingest: Ingest, call: Call, *, parts: int) -> Plan:
     todo = ingest.new_files()
     ingest.commit()
     library, metadata = ingest.library, ingest.metadata
-    planned = [PlannedFile.of(file, metadata.of(file.path) if metadata else {}) for file in todo]
+    seconds = {**(library.outdated() if call.redo else {}), **ingest.scanned.seconds}
+    planned = [
+        PlannedFile.of(file, metadata.of(file.path) if metadata else {}, seconds=seconds.get(str(file.path)))
+        for file in todo
+    ]
     return Plan.write(
-        folder_of(library.path),
+        library.path,
         library.manifest,
         call,
         cut(planned, parts=parts, content_id=content_id),
@@ -215,8 +247,7 @@ def _complete(ingest: Ingest, plan: Plan, progress: Progress) -> None:
     report = ingest.report
     report.unchanged, report.described = plan.unchanged, plan.described
     ingest.failed |= set(plan.failed)
-    for number in plan.results():
-        result = plan.read_result(number) or {}
+    for result in plan.read_results(plan.results()).values():
         for name in COUNTED:
             setattr(report, name, getattr(report, name) + result["report"][name])
         ingest.failed |= set(result["failed"])
@@ -224,8 +255,8 @@ def _complete(ingest: Ingest, plan: Plan, progress: Progress) -> None:
     ingest.describe_originals()
     with DecodingProcesses() as processes:
         read_new_words(ingest, processes, workers=free_cores(), progress=progress)
-    finish(ingest, prune=plan.call.prune, yes=plan.call.yes, progress=progress)
-    plan.discard()
+    # The plan ends before the clean-up, which then also deletes what lost workers have written.
+    finish(ingest, prune=plan.call.prune, yes=plan.call.yes, progress=progress, before_tidying=plan.discard)
 
 
 # -- parts of a batch job, and publishing
@@ -309,11 +340,10 @@ def index_part(
     if not 1 <= part <= parts:
         raise UsageError(f"shard is {part}/{parts}; give I/N with I from 1 to N, such as 1/4")
     fragments.lance()  # fails early
-    folder = folder_of(folder)
     workers, progress = count_workers(workers, batch_size=batch_size), settings.get("progress", silent)
     with opened(folder, paths, load_models=False, **settings) as ingest:
         library, call = ingest.library, _call(ingest, prune=prune, yes=yes, settings=settings)
-        plan = Plan.find(folder_of(library.path), library.manifest, call) or _new_plan(ingest, call, parts=parts)
+        plan = Plan.find(library.path, library.manifest, call) or _new_plan(ingest, call, parts=parts)
     unfinished = set(plan.unfinished())
     numbers = [number for number in plan.numbers(part, parts) if number in unfinished]
     planned = [file for number in numbers for file in plan.files(number)]
@@ -361,7 +391,7 @@ def publish(
     refused: VopError | None = None
     with locked(folder, waiting) as library:
         report = PublishReport(library=str(library.path))
-        for place in Plan.all_of(folder_of(library.path)):
+        for place in Plan.all_of(library.path):
             if discard:
                 Plan.remove(place)
                 report.discarded += 1
@@ -379,6 +409,8 @@ def publish(
             else:
                 report.committed += len(plan.committed())
                 report.shards += plan.num_shards
+        if report.discarded and isinstance(library.path, Address):
+            tidy(library)  # deletes the rows that were not published
     if refused is not None:
         raise refused
     return report

@@ -1,22 +1,31 @@
 """Rows outside any version of a table, as Lance fragments, and the commit that makes them a version.
 
-A fragment is written into a folder of its own, and its files are moved into the table's folder only by the committer,
-which has the library's lock. So a clean-up of the table never meets files that no version has, and a worker that is
-killed leaves nothing in the database. Fields are matched by their names: a column that was added to the table later is
-empty in these rows.
+On a disk, a fragment is written into a folder of its own, and its files are moved into the table's folder only by the
+committer, which has the library's lock. So a clean-up of the table never meets files that no version has, and a worker
+that is killed leaves nothing in the database. Objects cannot be moved, so in object storage a worker writes them where
+the table has its own; a clean-up keeps them as long as the library has plans (`vop.search.store.Store.keep_up`).
+
+Fields are matched by their names: a column that was added to the table later is empty in these rows.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from vop.errors import UsageError
-from vop.search.schema import conditions
+from vop.search.lease import check_held
+from vop.search.schema import conditions, explain_damage
+from vop.search.store import storage_options
+from vop.storage.address import Address, Location
+from vop.storage.errors import MissingObject
+from vop.storage.objects import head
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,15 +64,16 @@ def write(rows: pa.Table, folder: Path, *, storage_version: str) -> list[Fragmen
 
 
 class Target:
-    """A table that fragments are committed to. The caller has the library's lock.
+    """A table that fragments are committed to. The caller has the library's lock, unless it only writes rows.
 
     Args:
-        folder: the table's folder.
+        place: the table's folder.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._lance, self._folder = lance(), folder
-        self._table = self._lance.dataset(str(folder))
+    def __init__(self, place: Location) -> None:
+        self._lance, self._place = lance(), place
+        with explained(place):
+            self._table = self._lance.dataset(str(place), storage_options=storage_options(place) or None)
 
     @property
     def storage_version(self) -> str:
@@ -75,6 +85,17 @@ class Target:
         version: int = self._table.version
         return version
 
+    def write(self, rows: pa.Table, folder: Location) -> list[Fragment]:
+        """Write rows that no version has yet: into a new folder, or into a table in object storage."""
+        if isinstance(self._place, Path):
+            assert isinstance(folder, Path), f"{folder} is not on the disk of {self._place}"
+            return write(rows, folder, storage_version=self.storage_version)
+        with explained(self._place):
+            fragments = self._lance.fragment.write_fragments(
+                rows, str(self._place), mode="append", storage_options=storage_options(self._place)
+            )
+        return [fragment.to_json() for fragment in fragments]
+
     @property
     def files(self) -> set[str]:
         """The names of the files with the table's rows."""
@@ -83,14 +104,17 @@ class Target:
     def properties(self) -> list[Mapping[str, str]]:
         """Return the properties of the transactions of all versions that still exist."""
         found: list[Mapping[str, str]] = []
-        for version in self._table.versions():
-            transaction = self._table.read_transaction(version["version"])
-            if transaction is not None:
-                found.append(dict(transaction.transaction_properties or {}))
+        with explained(self._place):
+            for version in self._table.versions():
+                transaction = self._table.read_transaction(version["version"])
+                if transaction is not None:
+                    found.append(dict(transaction.transaction_properties or {}))
         return found
 
-    def move(self, fragments: Sequence[Fragment], folder: Path) -> list[Fragment]:
+    def move(self, fragments: Sequence[Fragment], folder: Location) -> list[Fragment]:
         """Move the files of fragments from `folder` to the table, unless that was done before.
+
+        In object storage they are there, and this checks that they still are.
 
         Returns:
             the fragments, with the table's numbers of the fields.
@@ -98,12 +122,16 @@ class Target:
         Raises:
             MissingRows: a file is in neither place.
         """
+        if isinstance(self._place, Address):
+            self._check(self._place, fragments)
+            return list(fragments)
+        assert isinstance(folder, Path), f"{folder} is not on the disk of {self._place}"
         numbers = {entry.name(): entry.id() for entry in self._table.lance_schema.fields()}
         moved = []
         for fragment in fragments:
             files = []
             for file in fragment["files"]:
-                source, target = folder / _DATA / file["path"], self._folder / _DATA / file["path"]
+                source, target = folder / _DATA / file["path"], self._place / _DATA / file["path"]
                 if not target.exists():
                     if not source.exists() or source.stat().st_size != file["file_size_bytes"]:
                         raise MissingRows(str(source))
@@ -114,11 +142,23 @@ class Target:
             moved.append({name: value for name, value in fragment.items() if name != "columns"} | {"files": files})
         return moved
 
+    def _check(self, table: Address, fragments: Sequence[Fragment]) -> None:
+        folder = table.at(f"{unquote(table.key)}/{_DATA}")  # Lance takes the address for an URL
+        for file in (file for fragment in fragments for file in fragment["files"]):
+            address = folder.at(f"{folder.key}/{file['path']}")
+            try:
+                is_whole = head(address).size == file["file_size_bytes"]
+            except MissingObject:
+                is_whole = False
+            if not is_whole:
+                raise MissingRows(str(address))
+
     def rows_with(self, column: str, values: Iterable[str], *, columns: Sequence[str]) -> list[dict[str, Any]]:
         """Return some columns of the rows with one of these values, with the numbers of their fragments."""
         found = []
         for condition in conditions(column, values):
-            rows = self._table.to_table(columns=list(columns), filter=condition, with_row_address=True).to_pylist()
+            with explained(self._place):
+                rows = self._table.to_table(columns=list(columns), filter=condition, with_row_address=True).to_pylist()
             found += [row | {"fragment": row.pop("_rowaddr") >> 32} for row in rows]
         return found
 
@@ -133,24 +173,42 @@ class Target:
 
         Args:
             deleting: the segments, by the number of their fragment.
+
+        Raises:
+            VopError: this process has lost the library's lock.
         """
-        removed, updated = [], []
-        for number, segments in deleting.items():
-            (condition,) = conditions("segment", segments, most=len(segments))
-            rest = self._table.get_fragment(number).delete(condition)
-            if rest is None:
-                removed.append(number)
+        with explained(self._place):
+            removed, updated = [], []
+            for number, segments in deleting.items():
+                (condition,) = conditions("segment", segments, most=len(segments))
+                rest = self._table.get_fragment(number).delete(condition)
+                if rest is None:
+                    removed.append(number)
+                else:
+                    updated.append(rest)
+            operations, metadata = self._lance.LanceOperation, self._lance.fragment.FragmentMetadata
+            new = [metadata.from_json(json.dumps(fragment)) for fragment in fragments]
+            if removed or updated:
+                operation = operations.Update(
+                    removed_fragment_ids=removed, updated_fragments=updated, new_fragments=new
+                )
             else:
-                updated.append(rest)
-        operations, metadata = self._lance.LanceOperation, self._lance.fragment.FragmentMetadata
-        new = [metadata.from_json(json.dumps(fragment)) for fragment in fragments]
-        if removed or updated:
-            operation = operations.Update(removed_fragment_ids=removed, updated_fragments=updated, new_fragments=new)
-        else:
-            operation = operations.Append(new)
-        self._table = self._lance.LanceDataset.commit(
-            self._table,
-            self._lance.Transaction(
-                read_version=self._table.version, operation=operation, transaction_properties=dict(properties)
-            ),
-        )
+                operation = operations.Append(new)
+            check_held(self._place.parent.parent)
+            self._table = self._lance.LanceDataset.commit(
+                self._table,
+                self._lance.Transaction(
+                    read_version=self._table.version, operation=operation, transaction_properties=dict(properties)
+                ),
+                storage_options=storage_options(self._place) or None,
+            )
+
+
+@contextmanager
+def explained(place: Location) -> Iterator[None]:
+    """Explain an error of a table in object storage, without what its server has answered."""
+    if isinstance(place, Path):
+        yield
+        return
+    with explain_damage(place.parent.parent):
+        yield

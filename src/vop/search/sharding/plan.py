@@ -1,13 +1,16 @@
-"""A plan: the files that an indexing has to read, cut into shards. It lies in the library's folder, in `shards/ID/`.
+"""A plan: the files that an indexing has to read, cut into shards. It lies in the library's folder, in `shards/ID/`
+(that of a re-embedding in `reembedding/ID/`), or below the library's address.
 
     plan.json               the call, the library's table, and what makes the embeddings
     00012.files.json        the files of a shard
     00012.progress.json     what its worker has read so far
-    00012-TOKEN/            the rows that a worker has written; the library does not have them yet
+    00012-TOKEN/            the rows that a worker has written; the library does not have them yet. In object storage
+                            they are in the table's own folder
     00012.result.json       the result of a finished shard, which is written last
     committed.json          the shards that the library has, and the table's version with them
+    library.json            of a re-embedding: the manifest of the library as it will be
 
-Workers need the same folder at the same path as the planner, and the files at their paths.
+Workers need the library's folder at the same path as the planner, or its address, and the files at their paths.
 """
 
 from __future__ import annotations
@@ -15,30 +18,44 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import math
 import secrets
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from vop.config import validated
-from vop.errors import UsageError, VopError
-from vop.search.manifest import Manifest
+from vop.errors import VopError
+from vop.search.manifest import REEMBEDDING, SHARDS, Manifest
+from vop.search.manifest import write as write_manifest
 from vop.search.schema import made_with
 from vop.search.state import Amount
-from vop.storage.address import Address, absolute, is_address, location
-from vop.utils.files import atomic_write
+from vop.storage import small_files
+from vop.storage.address import Location, is_address, location
+from vop.storage.errors import ChangedObject, StorageError
+from vop.storage.small_files import (
+    child,
+    folders_in,
+    folders_with,
+    is_file,
+    names_in,
+    read_bytes,
+    write_bytes,
+    write_new,
+)
 from vop.version import VERSION
 from vop.video.find import FoundFile
 
-FOLDER = "shards"
 PER_PART = 4  # shards for each worker, so that a slow one does not keep the others waiting
 LEAST_BYTES, MOST_BYTES = 64 * 2**20, 2**30  # of a shard, unless there would be fewer shards than workers
-MOST_FILES = 1000  # of a shard
+MOST_FILES, MOST_SECONDS = 1000, 36_000.0  # of a shard
+_REQUESTS = 16  # at a time
+T = TypeVar("T")
 _PLAN, _FILES, _PROGRESS, _RESULT, _COMMITTED = "plan", "files", "progress", "result", "committed"
 
 
@@ -51,6 +68,7 @@ class PlannedFile:
         size, mtime_ns: its identity; see `FoundFile`.
         volume: its filesystem; see `FoundFile`.
         metadata: the owner's metadata of it.
+        seconds: its duration, if it is known before it is read.
     """
 
     location: str
@@ -58,11 +76,17 @@ class PlannedFile:
     mtime_ns: int
     volume: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    seconds: float | None = None
 
     @classmethod
-    def of(cls, file: FoundFile, metadata: Mapping[str, str]) -> PlannedFile:
+    def of(cls, file: FoundFile, metadata: Mapping[str, str], *, seconds: float | None = None) -> PlannedFile:
         return cls(
-            location=str(file.path), size=file.size, mtime_ns=file.mtime_ns, volume=file.volume, metadata=metadata
+            location=str(file.path),
+            size=file.size,
+            mtime_ns=file.mtime_ns,
+            volume=file.volume,
+            metadata=metadata,
+            seconds=seconds,
         )
 
     @property
@@ -85,7 +109,7 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A plan on the disk.
+    """A plan that processes share, on a disk or in object storage.
 
     Attributes:
         folder: the plan's folder.
@@ -100,7 +124,7 @@ class Plan:
         failed: paths of files that failed and need not be read.
     """
 
-    folder: Path
+    folder: Location
     call: Call
     table: str
     made_with: str
@@ -119,18 +143,28 @@ class Plan:
         return self.folder.name
 
     @property
-    def library(self) -> Path:
-        return self.folder.parents[1]
+    def reembeds(self) -> bool:
+        """Whether its shards are videos of the library, which get embeddings of another model."""
+        return self.folder.parent.name == REEMBEDDING
+
+    @property
+    def library(self) -> Location:
+        return self.folder.parent.parent
+
+    @property
+    def poll_seconds(self) -> float:
+        """The time after which to look again what others have done, which costs requests in object storage."""
+        return 1.0 if isinstance(self.folder, Path) else 10.0
 
     @classmethod
-    def read(cls, folder: Path) -> Plan:
+    def read(cls, folder: Location) -> Plan:
         """Read a plan.
 
         Raises:
             VopError: it was replaced or finished meanwhile, or is damaged.
         """
         try:
-            values = json.loads((folder / f"{_PLAN}.json").read_text(encoding="utf-8"))
+            values = json.loads(read_bytes(_main_file(folder)))
             return validated(cls, values | {"folder": folder}, source=_PLAN, error=VopError)
         except FileNotFoundError:
             raise VopError(
@@ -140,17 +174,16 @@ class Plan:
         except (ValueError, TypeError, VopError) as error:
             raise VopError(
                 f"{folder}: not a plan of this version of vop ({error}); discard it: vop library publish "
-                f"{folder.parents[1]} --discard"
+                f"{folder.parent.parent} --discard"
             ) from None
 
     @classmethod
-    def all_of(cls, library: Path) -> list[Path]:
+    def all_of(cls, library: Location, *, under: str = SHARDS) -> list[Location]:
         """Return the folders of a library's plans, oldest first."""
-        found = [path.parent for path in (library / FOLDER).glob(f"*/{_PLAN}.json")]
-        return sorted(found, key=lambda folder: (folder.stat().st_mtime_ns, folder.name))
+        return folders_with(child(library, under), f"{_PLAN}.json")
 
     @classmethod
-    def find(cls, library: Path, manifest: Manifest, call: Call) -> Plan | None:
+    def find(cls, library: Location, manifest: Manifest, call: Call) -> Plan | None:
         """Return the plan of a call that is not finished; None if there is none."""
         for folder in cls.all_of(library):
             if folder.name.startswith(_key(manifest, call) + "-"):
@@ -161,7 +194,7 @@ class Plan:
     @classmethod
     def write(
         cls,
-        library: Path,
+        library: Location,
         manifest: Manifest,
         call: Call,
         shards: Sequence[Sequence[PlannedFile]],
@@ -170,9 +203,14 @@ class Plan:
         unchanged: int = 0,
         described: int = 0,
         failed: Collection[str] = (),
+        under: str = SHARDS,
     ) -> Plan:
         """Write a plan; the caller has the library's lock."""
-        folder = library / FOLDER / f"{_key(manifest, call)}-{secrets.token_hex(4)}"
+        whole = cls.all_of(library, under=under)
+        for abandoned in folders_in(child(library, under)):  # by a planner or a worker that was killed
+            if abandoned not in whole:
+                cls.remove(abandoned)
+        folder = child(child(library, under), f"{_key(manifest, call)}-{secrets.token_hex(4)}")
         files = [file for shard in shards for file in shard]
         plan = cls(
             folder=folder,
@@ -189,11 +227,16 @@ class Plan:
             described=described,
             failed=tuple(sorted(failed)),
         )
-        for number, shard in enumerate(shards):
-            plan._write(number, _FILES, [asdict(file) for file in shard])
+
+        def write_files(number: int) -> None:
+            content = json.dumps([asdict(file) for file in shards[number]]).encode()
+            write_new(plan._place(number, _FILES), content)
+
+        _at_once(write_files, range(len(shards)))
+        if under == REEMBEDDING:
+            write_manifest(manifest, folder)
         values = {name: value for name, value in asdict(plan).items() if name != "folder"}
-        with atomic_write(folder / f"{_PLAN}.json") as path:  # last: a plan without it does not count
-            path.write_text(json.dumps(values), encoding="utf-8")
+        write_new(_main_file(folder), json.dumps(values).encode())  # last: a plan without it does not count
         return plan
 
     def discard(self) -> None:
@@ -201,12 +244,13 @@ class Plan:
         self.remove(self.folder)
 
     @staticmethod
-    def remove(folder: Path) -> None:
+    def remove(folder: Location) -> None:
         """Delete a plan by its folder, also one of another version of vop."""
-        (folder / f"{_PLAN}.json").unlink(missing_ok=True)  # first, so that no worker begins another shard
-        shutil.rmtree(folder, ignore_errors=True)
-        with suppress(OSError):  # there are other plans
-            folder.parent.rmdir()
+        small_files.remove(_main_file(folder))  # first, so that no worker begins another shard
+        small_files.remove_all(folder)
+        if isinstance(folder, Path):
+            with suppress(OSError):  # there are other plans
+                folder.parent.rmdir()
 
     def check_alive(self) -> None:
         """Raise a VopError if the plan was finished or replaced meanwhile."""
@@ -229,24 +273,31 @@ class Plan:
 
     def results(self) -> list[int]:
         """Return the shards that have a result."""
-        return sorted(int(path.name.partition(".")[0]) for path in self.folder.glob(f"[0-9]*.{_RESULT}.json"))
+        return self._numbers_of(_RESULT)
 
     def read_result(self, number: int) -> dict[str, Any] | None:
         """Return the result of a shard; None if it is not finished."""
         found: dict[str, Any] | None = self._read(number, _RESULT)
         return found
 
+    def read_results(self, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
+        """Return the results of those of these shards that are finished, by their numbers."""
+        found = _at_once(lambda number: (number, self.read_result(number)), numbers)
+        return {number: result for number, result in found if result is not None}
+
     def write_result(self, number: int, result: Mapping[str, Any]) -> None:
-        self._write(number, _RESULT, result)
-        self._path(number, _PROGRESS).unlink(missing_ok=True)
+        """Write the result of a shard. In object storage, the first one counts if several workers had the shard."""
+        with suppress(ChangedObject):
+            write_new(self._place(number, _RESULT), json.dumps(result).encode())
+        small_files.remove(self._place(number, _PROGRESS))
 
     def drop_result(self, number: int) -> None:
         """Forget the result of a shard, so that a worker takes it again."""
-        self._path(number, _RESULT).unlink(missing_ok=True)
+        small_files.remove(self._place(number, _RESULT))
 
-    def rows_folder(self, number: int) -> Path:
+    def rows_folder(self, number: int) -> Location:
         """Return a new folder for the rows of a shard. Each attempt has its own."""
-        return self.folder / f"{number:05}-{secrets.token_hex(4)}"
+        return child(self.folder, f"{number:05}-{secrets.token_hex(4)}")
 
     def committed(self) -> set[int]:
         """Return the shards that the library has."""
@@ -255,55 +306,57 @@ class Plan:
     def read_committed(self) -> tuple[set[int], int]:
         """Return the shards that the library has, and the version of the table with the last of them."""
         try:
-            document = json.loads((self.folder / f"{_COMMITTED}.json").read_text(encoding="utf-8"))
+            document = json.loads(read_bytes(child(self.folder, f"{_COMMITTED}.json")))
         except FileNotFoundError:
             return set(), self.table_version
         return set(document["shards"]), document["table_version"]
 
     def write_committed(self, numbers: Iterable[int], *, table_version: int) -> None:
-        with atomic_write(self.folder / f"{_COMMITTED}.json") as path:
-            document = {"shards": sorted(numbers), "table_version": table_version}
-            path.write_text(json.dumps(document), encoding="utf-8")
+        document = {"shards": sorted(numbers), "table_version": table_version}
+        write_bytes(child(self.folder, f"{_COMMITTED}.json"), json.dumps(document).encode())
 
     # -- progress
 
     def write_progress(self, number: int, amount: Amount) -> None:
-        if self.folder.is_dir():
-            self._write(number, _PROGRESS, asdict(amount), durable=False)
+        with suppress(StorageError):  # it is only informative
+            if is_file(_main_file(self.folder)):
+                self._write(number, _PROGRESS, asdict(amount), durable=False)
 
     def running(self) -> Iterator[tuple[int, Amount]]:
         """Yield shards with what their workers have read, also if a worker was stopped."""
-        for path in self.folder.glob(f"[0-9]*.{_PROGRESS}.json"):
-            with suppress(OSError, ValueError, TypeError):  # finished meanwhile
-                yield int(path.name.partition(".")[0]), Amount(**json.loads(path.read_text(encoding="utf-8")))
+        for number in self._numbers_of(_PROGRESS):
+            with suppress(OSError, StorageError, ValueError, TypeError):  # finished meanwhile
+                amount = self._read(number, _PROGRESS)
+                if amount is not None:
+                    yield number, Amount(**amount)
 
-    def _path(self, number: int, kind: str) -> Path:
-        return self.folder / f"{number:05}.{kind}.json"
+    def _numbers_of(self, kind: str) -> list[int]:
+        """Return the shards that have a file of this kind."""
+        parts = [name.split(".", 1) for name in names_in(self.folder)]
+        return sorted(int(part[0]) for part in parts if part[0].isdecimal() and part[1:] == [f"{kind}.json"])
+
+    def _place(self, number: int, kind: str) -> Location:
+        return child(self.folder, f"{number:05}.{kind}.json")
 
     def _read(self, number: int, kind: str) -> Any:
         try:
-            return json.loads(self._path(number, kind).read_text(encoding="utf-8"))
+            return json.loads(read_bytes(self._place(number, kind)))
         except FileNotFoundError:
             return None
 
     def _write(self, number: int, kind: str, document: object, *, durable: bool = True) -> None:
-        with atomic_write(self._path(number, kind), durable=durable) as path:
-            path.write_text(json.dumps(document), encoding="utf-8")
+        write_bytes(self._place(number, kind), json.dumps(document).encode(), durable=durable)
 
 
-def folder_of(library: str | Path | Address) -> Path:
-    """Return the absolute folder of a library that can be indexed in shards.
+def _at_once(work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
+    """Return what a function returns for each shard. Several calls run at a time, because each waits for a server."""
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        return list(pool.map(work, numbers))
 
-    Raises:
-        UsageError: it is in object storage.
-    """
-    found = absolute(library)
-    if isinstance(found, Address):
-        raise UsageError(
-            f"{found} is in object storage, and indexing in shards needs a library in a folder; index it with one "
-            "process, or give a folder that all workers share"
-        )
-    return found
+
+def _main_file(folder: Location) -> Location:
+    """Return the file that makes a folder a plan."""
+    return child(folder, f"{_PLAN}.json")
 
 
 def _key(manifest: Manifest, call: Call) -> str:
@@ -312,32 +365,48 @@ def _key(manifest: Manifest, call: Call) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def cut(files: Sequence[PlannedFile], *, parts: int, content_id: Callable[[Path], str]) -> list[list[PlannedFile]]:
-    """Cut files into shards of about the same number of bytes.
+def cut(
+    files: Sequence[PlannedFile], *, parts: int, content_id: Callable[[Path], str] | None
+) -> list[list[PlannedFile]]:
+    """Cut files into shards that take about the same time: by their bytes and, as far as they are known, durations.
 
     Files of the same size stay together, because only they can be copies of each other. If they are more than a shard,
     they are read: then those with the same content stay together. Objects are not read for this.
 
     Args:
         parts: the number of workers, for which there are shards if there are enough files.
-        content_id: hashes a file.
+        content_id: hashes a file; None if no file can be a copy of another.
     """
     if not files:
         return []
     total = sum(file.size for file in files)
+    seconds = sum(file.seconds or 0.0 for file in files)
     enough = max(parts, min(PER_PART * parts, total // LEAST_BYTES))
-    number = max(enough, -(-total // MOST_BYTES), -(-len(files) // MOST_FILES))
+    number = max(enough, -(-total // MOST_BYTES), -(-len(files) // MOST_FILES), math.ceil(seconds / MOST_SECONDS))
     groups = _groups(files, most_bytes=max(1, total // number), content_id=content_id)
-    shards = [(0, place, list[PlannedFile]()) for place in range(min(number, len(groups)))]
-    for group in sorted(groups, key=lambda group: (-sum(file.size for file in group), group[0].location)):
-        size, place, shard = heapq.heappop(shards)  # the smallest so far
-        heapq.heappush(shards, (size + sum(file.size for file in group), place, [*shard, *group]))
+    cost = _costs(files)
+    by_cost = sorted(
+        ((sum(map(cost, group)), group) for group in groups), key=lambda entry: (-entry[0], entry[1][0].location)
+    )
+    shards = [(0.0, place, list[PlannedFile]()) for place in range(min(number, len(groups)))]
+    for own, group in by_cost:
+        before, place, shard = heapq.heappop(shards)  # the cheapest so far
+        heapq.heappush(shards, (before + own, place, [*shard, *group]))
     return [shard for _, _, shard in sorted(shards, key=lambda entry: entry[1])]
 
 
+def _costs(files: Iterable[PlannedFile]) -> Callable[[PlannedFile], float]:
+    """Return what a file costs, in bytes: the mean of its own and those of a usual file of its duration, if known."""
+    known = [file for file in files if file.seconds]
+    rate = sum(file.size for file in known) / sum(file.seconds or 0.0 for file in known) if known else 0.0
+    return lambda file: (file.size + rate * file.seconds) / 2 if file.seconds else file.size
+
+
 def _groups(
-    files: Iterable[PlannedFile], *, most_bytes: int, content_id: Callable[[Path], str]
+    files: Iterable[PlannedFile], *, most_bytes: int, content_id: Callable[[Path], str] | None
 ) -> list[list[PlannedFile]]:
+    if content_id is None:
+        return [[file] for file in files]
     by_size: dict[int, list[PlannedFile]] = defaultdict(list)
     for file in files:
         by_size[file.size].append(file)

@@ -18,12 +18,13 @@ import pyarrow as pa
 
 from vop.errors import VopError
 from vop.search.failures import Failure
+from vop.search.lease import check_held
 from vop.search.schema import made_with, with_checksums
-from vop.search.sharding import fragments
 from vop.search.sharding.fragments import Fragment, MissingRows, Target
 from vop.search.sharding.plan import Plan, PlannedFile
 from vop.search.store import Store
 from vop.search.sync.ingest import TIDY_COMMITS, Update, updated_rows
+from vop.storage.small_files import child
 from vop.utils.uninterrupted import uninterrupted
 from vop.version import VERSION
 
@@ -61,8 +62,7 @@ class Publisher:
             for number in json.loads(properties[SHARDS])
         }
         files = target.files
-        for number in pending:
-            result = self._plan.read_result(number) or {}
+        for number, result in self._plan.read_results(pending).items():
             names = {file["path"] for fragment in result.get("fragments", ()) for file in fragment["files"]}
             if names and names <= files:
                 found.add(number)
@@ -78,10 +78,8 @@ class Publisher:
         """
         refused = None
         results: dict[int, dict[str, Any]] = {}
-        for number in self._plan.results():
-            result = None if number in self._committed else self._plan.read_result(number)
-            if result is None:
-                continue
+        pending = [number for number in self._plan.results() if number not in self._committed]
+        for number, result in self._plan.read_results(pending).items():
             try:
                 check(result, self._plan)
             except VopError as error:
@@ -108,7 +106,7 @@ class Publisher:
         kept: dict[int, dict[str, Any]] = {}
         for number, result in results.items():
             try:
-                new += target.move(result["fragments"], self._plan.folder / str(result["folder"]))
+                new += target.move(result["fragments"], child(self._plan.folder, str(result["folder"])))
                 kept[number] = result
             except MissingRows as error:
                 logger.warning("shard %d of %s is read again: %s is missing", number, self._plan.library, error)
@@ -139,13 +137,11 @@ class Publisher:
         rows = list(updated_rows(self._library, moved))
         if not rows:
             return []
-        folder = self._plan.folder / f"moved-{secrets.token_hex(4)}"
-        written = fragments.write(
-            with_checksums(pa.concat_tables(rows)), folder, storage_version=target.storage_version
-        )
-        return target.move(written, folder)
+        folder = child(self._plan.folder, f"moved-{secrets.token_hex(4)}")
+        return target.move(target.write(with_checksums(pa.concat_tables(rows)), folder), folder)
 
     def _list(self, numbers: Iterable[int]) -> None:
+        check_held(self._library.path)
         self._committed |= set(numbers)
         self._plan.write_committed(self._committed, table_version=self._version)
 

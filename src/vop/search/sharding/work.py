@@ -3,13 +3,15 @@
 The result of a shard, as JSON:
 
     plan, shard, made_with, vop_version, worker     who wrote it
-    folder, fragments   the rows; see `vop.search.sharding.fragments`
+    folder, fragments   the rows, and the plan's folder with them on a disk; see `vop.search.sharding.fragments`
     videos              [path, video] of each video in these rows
     replaced            [path, video] of the library's videos that these rows replace, or that have changed
     updates             videos that were moved: their new path, size and time, and values of their metadata
     failures, failed    the files that failed: new entries of the list, and the paths of all
     copies              [file, path of the original] of each copy
     report              numbers of `IndexReport`
+
+That of a re-embedding has no failures, but `dropped`, pairs of a path and a reason.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from vop.errors import VopError
 from vop.search.failures import Failure
 from vop.search.models import open_models
 from vop.search.schema import made_with, with_checksums
-from vop.search.sharding import fragments
+from vop.search.sharding.fragments import Fragment, Target, lance
 from vop.search.sharding.plan import Plan, PlannedFile
 from vop.search.state import Amount, Tally
 from vop.search.store import Store
@@ -41,7 +43,6 @@ from vop.video.find import FoundFile, FoundVideos
 from vop.video.isolated import DecodingProcesses
 
 COUNTED = ("added", "changed", "moved", "unchanged", "described", "segments", "hours")  # of an `IndexReport`
-_PROGRESS_SECONDS = 1.0
 
 
 class ShardWriter:
@@ -86,12 +87,8 @@ class Worker:
     """
 
     def __init__(self, plan: Plan, *, workers: int, batch_size: int, compile: bool = False) -> None:
-        if plan.vop_version != VERSION:
-            raise VopError(
-                f"{name()}: vop is {VERSION}, and {plan.library} is being indexed with {plan.vop_version}; install "
-                "that version here"
-            )
-        fragments.lance()  # fails early
+        check_version(plan)
+        lance()  # fails early
         self._plan, self._workers, self._batch_size = plan, workers, batch_size
         self._store = Store.open(plan.library)
         self._check_table()
@@ -136,7 +133,7 @@ class Worker:
         )
         ingest = Ingest(self._store, self._models, scanned, _metadata(planned), silent, known=known, writer=writer)
         todo = ingest.new_files()
-        write = _at_intervals(lambda amount: plan.write_progress(number, amount))
+        write = at_intervals(plan.poll_seconds, lambda amount: plan.write_progress(number, amount))
 
         def changed(amount: Amount) -> None:
             write(amount)
@@ -160,23 +157,7 @@ class Worker:
             )
 
     def _result(self, number: int, ingest: Ingest, writer: ShardWriter) -> dict[str, Any]:
-        rows_folder, written, videos = None, [], dict[str, str]()
-        if writer.rows:
-            rows = pa.concat_tables(writer.rows)
-            rows_folder = self._plan.rows_folder(number)
-            storage_version = fragments.Target(self._store.table_folder).storage_version
-            written = fragments.write(with_checksums(rows), rows_folder, storage_version=storage_version)
-            for path, video in zip(rows["path"].to_pylist(), rows["video"].to_pylist(), strict=True):
-                videos[path] = video
-        return {
-            "plan": self._plan.id,
-            "shard": number,
-            "made_with": made_with(self._store.models),
-            "vop_version": VERSION,
-            "worker": name(),
-            "folder": None if rows_folder is None else rows_folder.name,
-            "fragments": written,
-            "videos": sorted(videos.items()),
+        return written(self._plan, number, self._store, writer.rows) | {
             "replaced": sorted(writer.replaced),
             "updates": [{"video": video, **update} for video, update in writer.updates.items()],
             "failures": [failed.to_dict() for failed in writer.failures],
@@ -184,6 +165,36 @@ class Worker:
             "copies": [[asdict(PlannedFile.of(file, {})), original] for file, original in ingest.new_copies],
             "report": {counted: getattr(ingest.report, counted) for counted in COUNTED},
         }
+
+
+def written(plan: Plan, number: int, store: Store, rows: Sequence[pa.Table]) -> dict[str, Any]:
+    """Write the rows of a shard for a table, and return the part of its result that tells of them."""
+    rows_folder, fragments, videos = None, list[Fragment](), dict[str, str]()
+    if rows:
+        table = pa.concat_tables(rows)
+        rows_folder = plan.rows_folder(number)
+        fragments = Target(store.table_folder).write(with_checksums(table), rows_folder)
+        for path, video in zip(table["path"].to_pylist(), table["video"].to_pylist(), strict=True):
+            videos[path] = video
+    return {
+        "plan": plan.id,
+        "shard": number,
+        "made_with": made_with(store.models),
+        "vop_version": VERSION,
+        "worker": name(),
+        "folder": None if rows_folder is None else rows_folder.name,
+        "fragments": fragments,
+        "videos": sorted(videos.items()),
+    }
+
+
+def check_version(plan: Plan) -> None:
+    """Raise a VopError if another version of vop made a plan."""
+    if plan.vop_version != VERSION:
+        raise VopError(
+            f"{name()}: vop is {VERSION}, and {plan.library} is being changed with {plan.vop_version}; install that "
+            "version here"
+        )
 
 
 def name() -> str:
@@ -195,13 +206,13 @@ def _metadata(planned: Sequence[PlannedFile]) -> Metadata:
     return Metadata((), {nfc(one.location): one.metadata for one in planned}, {})
 
 
-def _at_intervals(write: Callable[[Amount], None]) -> Callable[[Amount], None]:
-    """Return a function that writes an amount at most once a second."""
+def at_intervals(seconds: float, write: Callable[[Amount], None]) -> Callable[[Amount], None]:
+    """Return a function that writes an amount at most once in some seconds."""
     last = 0.0
 
     def changed(amount: Amount) -> None:
         nonlocal last
-        if time.monotonic() - last >= _PROGRESS_SECONDS:
+        if time.monotonic() - last >= seconds:
             last = time.monotonic()
             write(amount)
 

@@ -40,6 +40,7 @@ from vop.video.isolated import DecodingProcesses
 if TYPE_CHECKING:
     from vop.models.model import TextVideoModel
 
+_WARNINGS = 20  # of paths that do not exist; a table may have thousands
 _TIDYING = "tidying up"  # takes minutes if a large library needs a new index
 
 
@@ -81,8 +82,8 @@ def index(
 
     Args:
         folder: the library's folder.
-        paths: files and folders, or addresses of objects and prefixes (`s3://bucket/holidays`). Those that do not exist
-            are skipped with a warning.
+        paths: files and folders, addresses of objects and prefixes (`s3://bucket/holidays`), or tables of them; see
+            `vop.search.sync.tables`. Those that do not exist are skipped with a warning.
         model: a run, a folder, a hub id or mini. An existing library keeps its model.
         segmentation, num_frames, keep_frames, refine, embedding, precision: for a new library. An existing one keeps
             its own.
@@ -196,8 +197,10 @@ def opened(
     metadata, warn = settings.get("metadata"), settings.get("warn", _say_nothing)
     table = read_metadata(metadata) if metadata else None
     scanned = scan(folder, paths, exclude=exclude, live_photos=live_photos)
-    for path, reason in scanned.missing.items():
+    for path, reason in list(scanned.missing.items())[:_WARNINGS]:
         warn(f"{path!r} cannot be indexed and is skipped: {reason}")
+    if len(scanned.missing) > _WARNINGS:
+        warn(f"{len(scanned.missing) - _WARNINGS:,} more paths cannot be indexed and are skipped")
     wanted = _Settings(
         model=settings.get("model"),
         segmentation=settings.get("segmentation"),
@@ -226,7 +229,7 @@ def opened(
         )
         library.add_columns(table.columns if table else ())
         if settings.get("remember", True):
-            found = [root for root in scanned.roots if str(root) not in scanned.missing]
+            found = [root for root in scanned.given if str(root) not in scanned.missing]
             folders.remember(library.path, found, exclude=library.manifest.exclude)
         choose_words(library.path, subtitles=settings.get("subtitles"), speech=settings.get("speech"))
         yield Ingest(library, models, scanned, table, settings.get("progress", silent))
@@ -254,13 +257,16 @@ def choose_words(library: Location, *, subtitles: bool | None, speech: str | Non
     write_choices(read_choices(library).changed(subtitles=subtitles, speech=speech), library)
 
 
-def finish(ingest: Ingest, *, prune: bool, yes: bool, progress: Progress) -> None:
+def finish(
+    ingest: Ingest, *, prune: bool, yes: bool, progress: Progress, before_tidying: Callable[[], None] = lambda: None
+) -> None:
     """Remove or count the videos that were not found, complete the report, tidy the library up, and calibrate it."""
     ingest.finish(prune=prune, yes=yes)
     comparing.update(ingest.library, progress)
+    before_tidying()
     progress(_TIDYING, 0, 1)
     ingest.library.follow_files()
-    _tidy(ingest.library)
+    tidy(ingest.library)
     calibrate(ingest.library, ingest.models)
     progress(_TIDYING, 1, 1)
 
@@ -362,7 +368,7 @@ def forget(
         else:
             library.move_to_removed(found)
         folders.drop_below(library.path, absolute_paths(paths))
-        _tidy(library)
+        tidy(library)
     return len({*found, *kept})
 
 
@@ -459,7 +465,7 @@ def _below(paths: Sequence[str | Path | Address], videos: Mapping[str, object]) 
     return [path for path in videos if is_below(path, roots)]
 
 
-def _tidy(library: Store) -> None:
+def tidy(library: Store) -> None:
     """Delete old versions and long-removed videos permanently, and bring the indexes up to date."""
     check_held(library.path)
     with suppress(VopError):  # the removed videos are damaged; `vop library check` reports it
@@ -557,7 +563,7 @@ def _check_outdated(library: Store, scanned: Scan, *, redo: bool) -> None:
     if not outdated or redo:
         return
     hours = sum(outdated.values()) / 3600
-    command = shlex.join(["vop", "index", str(library.path), *sorted(map(str, scanned.roots)), "--redo"])
+    command = shlex.join(["vop", "index", str(library.path), *sorted(map(str, scanned.given)), "--redo"])
     raise VopError(
         f"{library.path}: {len(outdated)} of its videos ({hours:.1f} h) were decoded by an earlier version of vop, "
         "which read HDR, non-square pixels, transparency, joined recordings and several video tracks differently. New "

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from vop.storage.address import Address
 from vop.storage.errors import MissingObject
@@ -11,15 +12,23 @@ from vop.storage.objects import ObjectInfo, head, list_objects
 from vop.video.find import EXCLUDED, HIDDEN, LIBRARY, PREVIEW, SYSTEM, Exclude, FoundFile, FoundVideos, is_of_system
 from vop.video.kinds import POSSIBLE_VIDEO_SUFFIXES, VIDEO, kind_by_name, previews_among
 
+_REQUESTS = 16  # at a time
 NO_SUFFIX = "an object without the suffix of a video"
 
 
-def find_objects(roots: Iterable[Address], *, skip: Address | None = None, exclude: Sequence[str] = ()) -> FoundVideos:
+def find_objects(
+    roots: Iterable[Address],
+    listed: Collection[Address] = (),
+    *,
+    skip: Address | None = None,
+    exclude: Sequence[str] = (),
+) -> FoundVideos:
     """Find the objects that are videos by their suffixes, each once. An object that is given by its key is one.
 
     As on disks, hidden names, folders of systems, previews beside a recording and what `exclude` names are skipped.
 
     Args:
+        listed: addresses that are expected to be those of objects, perhaps very many.
         skip: the address of a library, whose own objects are no videos.
         exclude: globs of names and of paths below a root.
 
@@ -29,6 +38,7 @@ def find_objects(roots: Iterable[Address], *, skip: Address | None = None, exclu
     finder = _Finder(skip, exclude)
     for root in sorted(roots):
         finder.search(root)
+    finder.take_listed(sorted(listed))
     return finder.finish()
 
 
@@ -71,6 +81,18 @@ class _Finder:
         if is_empty:
             self._given(root)
 
+    def take_listed(self, addresses: Sequence[Address]) -> None:
+        """Take objects by their keys, without listing what is below them."""
+        wanted = [address for address in addresses if address not in self._files]
+        with ThreadPoolExecutor(_REQUESTS) as pool:
+            for address, info in zip(wanted, pool.map(_described, wanted), strict=True):
+                if info is None:
+                    self.search(address)
+                elif Exclusion(self._exclude, address)(address):
+                    self._skip(address, EXCLUDED)
+                else:
+                    self._take(info)
+
     def _given(self, address: Address) -> None:
         """Take an object that is given by its key."""
         try:
@@ -101,6 +123,14 @@ class _Finder:
             self._skip(address, PREVIEW)
         self.found.files = sorted(self._files.values(), key=lambda file: str(file.path))
         return self.found
+
+
+def _described(address: Address) -> ObjectInfo | None:
+    """Describe an object; None if it does not exist."""
+    try:
+        return head(address) if address.key else None
+    except MissingObject:
+        return None
 
 
 class Exclusion:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -112,45 +112,102 @@ def reembed(
             models take different frames.
         VopError: videos cannot be read. The library is unchanged, and the next attempt resumes.
     """
-    folder = absolute(folder)
     workers = count_workers(workers, batch_size=batch_size)
-    with library_lock(Store.open(folder).path, waiting=waiting), ExitStack() as stack:
+    with staging(
+        folder,
+        model,
+        keep=keep,
+        num_frames=num_frames,
+        embedding=embedding,
+        precision=precision,
+        compile=compile,
+        waiting=waiting,
+    ) as (library, staged, new):
+        todo = remaining(library, staged)
+        resumed = len(library.videos()) - len(todo)
+        with Move(library, staged, new, write=staged.put) as move:
+            move.run(
+                todo,
+                workers=workers,
+                batch_size=batch_size,
+                progress=lambda number: progress("videos", number, len(todo)),
+            )
+        return complete(library, staged, new, move.failed, resumed=resumed, drop_unreadable=drop_unreadable)
+
+
+class StagingSettings(TypedDict, total=False):
+    """Keyword arguments of `reembed` that do not say how the work is done."""
+
+    keep: bool
+    num_frames: int | None
+    embedding: EmbeddingConfig
+    precision: str
+    waiting: Callable[[], None]
+
+
+@contextmanager
+def staging(
+    folder: str | Path | Address, model: str, *, compile: bool = False, **settings: Unpack[StagingSettings]
+) -> Iterator[tuple[Store, Store, TextVideoModel]]:
+    """Lock a library, and yield it with the library that it becomes, which readers do not see yet, and the new model.
+
+    Args:
+        settings: see `reembed`.
+
+    Raises:
+        UsageError: see `reembed`.
+    """
+    folder = absolute(folder)
+    with library_lock(Store.open(folder).path, waiting=settings.get("waiting", lambda: None)):
         library = Store.open(folder)
         library.add_columns(())
-        new = _open_model(library.manifest, model, num_frames, precision, embedding, compile)
-        described = describe(new, name=model, column=_free_column(library), refine=library.manifest.refine)
-        staged = library.staging(_new_manifest(library, described, new, keep=keep))
-        scratch = stack.enter_context(Scratch())
-        processes = stack.enter_context(DecodingProcesses())
-        move = _Move(library, staged, processes, scratch)
-        todo = move.remaining()
-        resumed = len(library.videos()) - len(todo)
-        finished_videos = run(
-            todo,
-            move.read,
-            partial(embed_columns, [new], [described]),
-            workers=workers,
-            batch_size=batch_size,
+        new = _open_model(
+            library.manifest,
+            model,
+            settings.get("num_frames"),
+            settings.get("precision", "auto"),
+            settings.get("embedding", AS_USUAL),
+            compile,
         )
-        try:
-            for number, finished in enumerate(finished_videos, start=1):
-                move.take(finished)
-                progress("videos", number, len(todo))
-        finally:  # also after an interruption
-            move.commit()
-        if move.failed and not drop_unreadable:
-            raise VopError(_failed_message(folder, move.failed))
-        staged.keep_up()
-        staged.publish()
-        calibrate(staged, [new])
-        staged.drop_frames()
+        described = describe(new, name=model, column=_free_column(library), refine=library.manifest.refine)
+        manifest = _new_manifest(library, described, new, keep=settings.get("keep", False))
+        yield library, library.staging(manifest), new
+
+
+def remaining(library: Store, staged: Store) -> list[VideoRecord]:
+    """Return the videos whose current rows were not copied by an earlier attempt."""
+    records, done = library.videos(), staged.videos()
+    staged.remove(path for path, record in done.items() if records.get(path) != record)
+    return [record for path, record in records.items() if done.get(path) != record]
+
+
+def complete(
+    library: Store,
+    staged: Store,
+    model: TextVideoModel,
+    failed: list[FileFailure],
+    *,
+    resumed: int,
+    drop_unreadable: bool,
+) -> ReembedReport:
+    """Replace a library by the staged one, which has the new `model`.
+
+    Raises:
+        VopError: videos have failed, and are not to be left out. The library is unchanged.
+    """
+    if failed and not drop_unreadable:
+        raise VopError(_failed_message(library.path, failed))
+    staged.keep_up()
+    staged.publish()
+    calibrate(staged, [model])
+    staged.drop_frames()
     status = staged.status()
     return ReembedReport(
-        library=str(folder),
+        library=str(library.path),
         videos=status.videos,
         segments=status.segments,
         resumed=resumed,
-        dropped=move.failed,
+        dropped=failed,
         models=[model.name for model in staged.models],
     )
 
@@ -192,24 +249,56 @@ def _new_manifest(library: Store, described: LibraryModel, model: TextVideoModel
     )
 
 
-class _Move:
-    """Copies videos from one table to another, with new embeddings.
+class Move:
+    """Copies videos from one table to another, with new embeddings. A context manager.
+
+    Args:
+        model: the first model of `staged`.
+        write: takes rows of whole videos.
 
     Attributes:
         failed: videos that could not be read.
+        seconds: the duration of the videos that were copied.
     """
 
-    def __init__(self, library: Store, staged: Store, processes: DecodingProcesses, scratch: Scratch) -> None:
-        self._library, self._staged, self._processes, self._scratch = library, staged, processes, scratch
+    def __init__(
+        self, library: Store, staged: Store, model: TextVideoModel, *, write: Callable[[pa.Table], object]
+    ) -> None:
+        self._library, self._staged, self._model, self._write = library, staged, model, write
+        self._processes, self._scratch = DecodingProcesses(), Scratch()
         self._frames = SegmentFrames.of(staged.manifest, staged.path) if isinstance(staged.path, Path) else None
         self._rows: list[pa.Table] = []
         self.failed: list[FileFailure] = []
+        self.seconds = 0.0
 
-    def remaining(self) -> list[VideoRecord]:
-        """Return the videos whose current rows were not copied by an earlier attempt."""
-        records, done = self._library.videos(), self._staged.videos()
-        self._staged.remove(path for path, record in done.items() if records.get(path) != record)
-        return [record for path, record in records.items() if done.get(path) != record]
+    def __enter__(self) -> Move:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._processes.close()
+        self._scratch.close()
+
+    def run(
+        self, todo: Sequence[VideoRecord], *, workers: int, batch_size: int, progress: Callable[[int], None]
+    ) -> None:
+        """Copy videos. If interrupted, write the finished ones.
+
+        Args:
+            progress: called with the number of videos that are done, after each.
+        """
+        finished_videos = run(
+            todo,
+            self.read,
+            partial(embed_columns, [self._model], self._staged.models[:1]),
+            workers=workers,
+            batch_size=batch_size,
+        )
+        try:
+            for number, finished in enumerate(finished_videos, start=1):
+                self.take(finished)
+                progress(number)
+        finally:  # also after an interruption
+            self.commit()
 
     def read(self, video: VideoRecord) -> Generator[DecodedSegment, None, pa.Table]:
         """Yield the segments of a video with their frames; return its rows."""
@@ -269,6 +358,7 @@ class _Move:
             raise result
         else:
             self._rows.append(self._with_embeddings(result, finished.embeddings))
+            self.seconds += result.column("duration_seconds")[0].as_py()
             if sum(map(len, self._rows)) >= COMMIT_ROWS:
                 self.commit()
 
@@ -285,7 +375,7 @@ class _Move:
 
     def commit(self) -> None:
         if self._rows:
-            self._staged.put(pa.concat_tables(self._rows))
+            self._write(pa.concat_tables(self._rows))
             self._rows.clear()
 
 

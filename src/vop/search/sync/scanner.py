@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
-from vop.errors import UsageError
+from vop.errors import DataError, UsageError
 from vop.search import manifest
 from vop.search.results import VideoRecord
 from vop.search.sync.lock import check_folder
 from vop.search.sync.object_finder import find_objects, reason_to_skip
+from vop.search.sync.tables import VideoTable, is_table, read_videos
 from vop.storage.address import Address, Location, is_address, location, parse_address
 from vop.storage.errors import MissingObject, StorageError
 from vop.storage.objects import head
@@ -29,10 +30,12 @@ class Scan:
 
     Attributes:
         library: the library's folder, or its address.
-        roots: the absolute paths and the addresses.
+        roots: the absolute paths and the addresses, also those in given tables.
         exclude: the globs of the library and of the call.
         live_photos: whether to index the movies of Live Photos.
         found: the files that were found.
+        given: the roots, with tables in place of their content.
+        seconds: durations of videos by path, as far as tables have them.
     """
 
     library: Location
@@ -40,6 +43,8 @@ class Scan:
     exclude: tuple[str, ...]
     live_photos: bool
     found: FoundVideos
+    given: frozenset[Location] = frozenset()
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def files(self) -> list[FoundFile]:
@@ -66,11 +71,13 @@ def scan(
     """Find the videos below some paths.
 
     Args:
+        paths: folders, files, addresses, and tables of them; see `vop.search.sync.tables`.
         exclude: globs in addition to those of the library.
         live_photos: whether to index the movies of Live Photos; None keeps the library's setting.
 
     Raises:
         UsageError: none of the paths exists, or `library` exists and is not a library.
+        DataError: a table is not valid, and nothing else is given.
         StorageError: an address cannot be listed.
     """
     (folder,) = absolute_paths([library])
@@ -79,19 +86,56 @@ def scan(
     exclude = normal_globs([*(had.exclude if had else ()), *exclude])
     if live_photos is None:
         live_photos = had is not None and had.live_photos
-    roots = absolute_paths(paths)
-    found = _find(roots, skip=folder, exclude=exclude, live_photos=live_photos)
-    return Scan(library=folder, roots=roots, exclude=exclude, live_photos=live_photos, found=found)
+    given = absolute_paths(paths)
+    tables, wrong = _tables(given)
+    listed = frozenset(place for table in tables.values() for place in table.places)
+    roots = (given - tables.keys() - wrong.keys()) | listed
+    found = _find(roots, listed=listed, skip=folder, exclude=exclude, live_photos=live_photos)
+    found.missing += wrong.items()
+    return Scan(
+        library=folder,
+        roots=roots,
+        exclude=exclude,
+        live_photos=live_photos,
+        found=found,
+        given=given,
+        seconds={place: seconds for table in tables.values() for place, seconds in table.seconds.items()},
+    )
 
 
-def _find(roots: Set[Location], *, skip: Location, exclude: Sequence[str], live_photos: bool) -> FoundVideos:
-    """Find the videos below paths and addresses."""
+def _tables(given: Set[Location]) -> tuple[dict[Location, VideoTable], dict[Location, str]]:
+    """Read the tables among given paths. Return them, and those that are not valid, with the reasons.
+
+    Raises:
+        DataError: nothing else is given.
+    """
+    tables: dict[Location, VideoTable] = {}
+    wrong: dict[Location, DataError] = {}
+    for path in sorted(path for path in given if isinstance(path, Path) and is_table(path)):
+        try:
+            tables[path] = read_videos(path)
+        except DataError as error:  # it may lie beside videos
+            wrong[path] = error
+    if wrong and len(wrong) == len(given):
+        raise next(iter(wrong.values()))
+    return tables, {path: str(error).removeprefix(f"{path}: ") for path, error in wrong.items()}
+
+
+def _find(
+    roots: Set[Location], *, listed: Set[Location], skip: Location, exclude: Sequence[str], live_photos: bool
+) -> FoundVideos:
+    """Find the videos below paths and addresses; `listed` are those in tables."""
     below = skip if isinstance(skip, Path) else None
     paths = sorted(root for root in roots if isinstance(root, Path))
     addresses = [root for root in roots if isinstance(root, Address)]
     if not addresses:
         return find_videos(paths, skip=below, exclude=exclude, live_photos=live_photos)
-    found = find_objects(addresses, skip=skip if isinstance(skip, Address) else None, exclude=exclude)
+    found = find_objects(
+        [address for address in addresses if address not in listed],
+        [address for address in addresses if address in listed],
+        skip=skip if isinstance(skip, Address) else None,
+        exclude=exclude,
+    )
     any_exists = len(found.missing) < len(addresses)
     if not any_exists and not paths:
         address, reason = found.missing[0]
@@ -118,7 +162,7 @@ def is_below(path: str | Location, roots: Set[Location]) -> bool:
         return False
     if is_address(str(path)):
         own = parse_address(str(path))
-        return any(isinstance(root, Address) and own.is_below(root) for root in roots)
+        return own in roots or any(parent in roots for parent in own.parents)
     wanted, path = _in_nfc(frozenset(roots)), Path(nfc(str(path)))
     return path in wanted or any(parent in wanted for parent in path.parents)
 
@@ -225,12 +269,12 @@ def _missing_objects(paths: Sequence[str], scan: Scan) -> tuple[list[str], list[
     """
     seen = {str(file.path) for file in scan.files} | {str(path) for path in scan.found.left_out}
     nothing = frozenset(path for path, _ in scan.found.missing)
-    roots = [root for root in scan.roots if isinstance(root, Address) and root not in nothing]
+    roots = {root for root in scan.roots if isinstance(root, Address) and root not in nothing}
     deleted: list[str] = []
     unavailable: list[str] = []
     for path in paths:
         address = parse_address(path)
-        own = [root for root in roots if address.is_below(root)]
+        own = [root for root in (address, *address.parents) if root in roots]
         if path in seen:
             continue
         if not own:

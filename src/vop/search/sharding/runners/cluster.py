@@ -1,6 +1,7 @@
 """Workers as actors of a Ray cluster. They keep their models loaded; a lost one is replaced, and its shard repeated.
 
-Only the numbers of shards pass through Ray: a worker reads videos and writes rows on a file system of all nodes.
+Only the numbers of shards pass through Ray: a worker reads videos and writes rows on a file system of all nodes, or in
+object storage with the credentials of its node.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from typing import Any
 
 from vop.errors import UsageError, VopError
 from vop.search.sharding.plan import Plan
+from vop.search.sharding.runners import open_worker
+from vop.storage.address import location
+from vop.storage.errors import StorageError
 from vop.utils.text import count
 from vop.utils.threads import sleep_while_waiting, use_threads
 
@@ -232,7 +236,7 @@ class _Actor:
 
     def __init__(self, folder: str, cpus: int, workers: int, batch_size: int, compile: bool) -> None:
         sleep_while_waiting()
-        self._folder, self._workers, self._batch_size, self._compile = Path(folder), workers, batch_size, compile
+        self._folder, self._workers, self._batch_size, self._compile = location(folder), workers, batch_size, compile
         os.environ["OMP_NUM_THREADS"] = str(cpus)
         self._worker: Any = None
 
@@ -240,16 +244,19 @@ class _Actor:
         """Return once the actor runs."""
 
     def work(self, number: int) -> None:
-        from vop.search.sharding.work import Worker, name  # imports PyTorch
+        from vop.search.sharding.work import name  # imports PyTorch
 
-        if self._worker is None:
-            if not self._folder.exists():
-                raise VopError(
-                    f"{name()}: {self._folder.parents[1]} does not exist here; all nodes need the library and the "
-                    "videos at the same paths, on a shared file system"
+        try:
+            if self._worker is None:
+                if isinstance(self._folder, Path) and not self._folder.exists():
+                    raise VopError(
+                        f"{name()}: {self._folder.parents[1]} does not exist here; all nodes need the library and the "
+                        "videos at the same paths, on a shared file system or in object storage"
+                    )
+                use_threads()
+                self._worker = open_worker(
+                    Plan.read(self._folder), workers=self._workers, batch_size=self._batch_size, compile=self._compile
                 )
-            use_threads()
-            self._worker = Worker(
-                Plan.read(self._folder), workers=self._workers, batch_size=self._batch_size, compile=self._compile
-            )
-        self._worker.work(number)
+            self._worker.work(number)
+        except StorageError as error:  # its node may have other settings
+            raise StorageError(f"{name()}: {error}") from None

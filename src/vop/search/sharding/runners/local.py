@@ -8,15 +8,20 @@ import threading
 from collections.abc import Generator, Iterable
 from contextlib import ExitStack
 from functools import cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vop.errors import VopError
 from vop.search.sharding.plan import Plan
-from vop.search.sharding.work import Worker
+from vop.search.sharding.runners import open_worker
+from vop.storage.address import Location
 from vop.utils.device import gpus_to_share
 from vop.utils.isolation import Crashed, Ended, Processes
 from vop.utils.text import count
 from vop.utils.threads import use_threads
+
+if TYPE_CHECKING:
+    from vop.search.sharding.moving import Mover
+    from vop.search.sharding.work import Worker
 
 ATTEMPTS = 3  # for each shard, if its worker is killed
 _WAIT_SECONDS = 1.0
@@ -99,7 +104,9 @@ def _crashed(plan: Plan, number: int, error: Crashed) -> VopError:
 # -- in the worker processes
 
 
-def _work(folder: Path, number: int, workers: int, batch_size: int, compile: bool, jobs: int, gpu: str | None) -> None:
+def _work(
+    folder: Location, number: int, workers: int, batch_size: int, compile: bool, jobs: int, gpu: str | None
+) -> None:
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     use_threads(processes=jobs)
@@ -107,6 +114,6 @@ def _work(folder: Path, number: int, workers: int, batch_size: int, compile: boo
 
 
 @cache
-def _worker(folder: Path, workers: int, batch_size: int, compile: bool) -> Worker:
+def _worker(folder: Location, workers: int, batch_size: int, compile: bool) -> Worker | Mover:
     """Return this process's worker, whose models stay loaded."""
-    return Worker(Plan.read(folder), workers=workers, batch_size=batch_size, compile=compile)
+    return open_worker(Plan.read(folder), workers=workers, batch_size=batch_size, compile=compile)
