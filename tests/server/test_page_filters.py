@@ -17,7 +17,7 @@ def test_filters_are_applied_kept_and_removed(tab, served):
     assert 0 < len(inside) < len(results)
     tab.goto(f"/?q={QUERY}")
     tab.locator("#show-filters").click()
-    tab.get_by_label("Folder").fill(folder)
+    tab.get_by_label("Folder", exact=True).fill(folder)
     tab.keyboard.press("Enter")
     expect_names(tab, inside)
     assert query_of(tab)["folder"] == [folder]

@@ -22,6 +22,7 @@ def test_the_page_shows_size_and_failures(tab, served):
     expect(tab.locator("#failures li .path")).to_have_text([failure["path"] for failure in failures])
     for failure in failures:
         expect(tab.locator("#failures")).to_contain_text(failure["reason"])
+        expect(tab.locator("#failures")).to_contain_text(f"{failure['explanation']} {failure['next_step']}")
     tab.get_by_role("button", name="Copy the list").click()
     expect(tab.get_by_role("button", name="Copied")).to_be_visible()
     copied = tab.evaluate("navigator.clipboard.readText()")
@@ -84,3 +85,26 @@ def changing_views(page: Page, **changes) -> None:
 
 def state_with(state: dict, **changes) -> dict:
     return {**state, "views": [{**view, **changes} for view in state["views"]]}
+
+
+def test_an_update_is_started_and_stopped(tab):
+    indexing = {"allowed": True, "state": "idle", "message": None, "started_at": None, "ended_at": None, "result": None}
+    change_responses(tab, r"/api/state", lambda state, _: state_with(state, indexing=indexing))
+    sent = []
+
+    def answer(route):
+        sent.append(route.request.method)
+        indexing["state"] = {"POST": "running", "DELETE": "stopping"}[route.request.method]
+        route.fulfill(status=202, json=indexing)
+
+    tab.route("**/indexing", answer)
+    tab.clock.install()
+    tab.goto("/")
+    tab.get_by_role("button", name="Update", exact=True).click()
+    tab.get_by_role("button", name="Stop", exact=True).click()
+    expect(tab.get_by_role("button", name="Stop", exact=True)).to_be_hidden()
+    assert sent == ["POST", "DELETE"]
+    indexing.update(state="failed", message="the disk is full")
+    tab.clock.run_for(NEXT_STATE)
+    expect(tab.locator("#library")).to_contain_text("The update failed: the disk is full")
+    expect(tab.get_by_role("button", name="Update", exact=True)).to_be_visible()

@@ -102,7 +102,10 @@ def test_more_like_this_shows_similar_moments(tab, served):
     tab.reload()
     expect_names(tab, expected)
     tab.wait_for_function("() => document.querySelector('#subject img').naturalWidth > 100")
-    search(tab, "a green square")  # a sentence replaces the moment
+    search(tab, "a green square")  # is combined with the moment
+    path = f"/api/views/{view}/like/{first['segment']}"
+    expect_names(tab, get_json(served, path, k=20, q="a green square")["results"])
+    tab.get_by_role("button", name=f"Remove like {first['name']}").click()
     expect_names(tab, found(served, q="a green square"))
     expect(tab.locator("#subject")).to_be_hidden()
 

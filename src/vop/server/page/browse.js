@@ -43,7 +43,8 @@ export class Browser {
       make: (moment) => makeCard(moment, this),
       failed: (error) => this.#fail(error),
     });
-    this.#grid.start().then(() => this.#say());
+    const grid = this.#grid;
+    grid.start().then(() => grid === this.#grid && this.#say());
     this.#showFolders(query.filters.folder);
   }
 
@@ -53,6 +54,7 @@ export class Browser {
     this.#grid?.stop();
     this.#grid = null;
     this.list.replaceChildren();
+    this.list.removeAttribute("style");
     this.message.hidden = true;
   }
 
@@ -79,8 +81,11 @@ export class Browser {
   async #showFolders(folder) {
     const parent = folder.startsWith("/") || folder.includes("://") ? folder : "";
     const url = new URLSearchParams({ parent });
+    const shown = this.#shown;
+    this.folders.hidden = true;
     try {
       const { folders } = await call(`api/libraries/${encodeURIComponent(this.view.library)}/folders?${url}`);
+      if (shown !== this.#shown) return;
       const inner = folders.filter(({ path }) => path !== parent);
       const names = inner.map(({ path, name, total }) =>
         button(`${name} (${total.toLocaleString("en")})`, () => this.page.actions.folder(path), { class: "choice", title: path }),

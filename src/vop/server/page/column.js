@@ -60,14 +60,15 @@ export class Column {
     }
   }
 
-  // Cards of moments that were there before stay, so that they keep the focus and continue to play.
+  // The card of a moment that was at the same place before stays, so that it keeps the focus and continues to play.
   #show(query) {
     this.moments = this.response.results;
-    const there = new Map(this.cards.map((card) => [keyOf(card.moment), card]));
-    const nodes = this.moments.map((moment) => {
-      const card = there.get(keyOf(moment));
-      if (card) updateCard(card, moment);
-      return card ?? makeCard(moment, this);
+    const { cards } = this;
+    const nodes = this.moments.map((moment, place) => {
+      const card = cards[place];
+      if (!card || keyOf(card.moment) !== keyOf(moment)) return makeCard(moment, this);
+      updateCard(card, moment);
+      return card;
     });
     const strong = this.moments.findLastIndex(({ is_weak }) => !is_weak) + 1;
     if (strong < nodes.length) nodes.splice(strong, 0, makeDivider(strong));
@@ -100,10 +101,11 @@ const keyOf = ({ segment, path }) => `${segment}\n${path}`;
 
 const makeDivider = (strong) => el("li", { class: "divider" }, strong ? "Weaker matches" : "Nothing matches well. Weaker matches:");
 
-// Makes `nodes` the children of a list, and moves only those that are not in their place.
+// Makes `nodes` the children of a list, and moves none that is there already.
 function arrange(list, nodes) {
+  const kept = new Set(nodes);
+  for (const node of [...list.children]) if (!kept.has(node)) node.remove();
   nodes.forEach((node, place) => {
     if (list.children[place] !== node) list.insertBefore(node, list.children[place] ?? null);
   });
-  while (list.children.length > nodes.length) list.lastChild.remove();
 }

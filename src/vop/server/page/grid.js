@@ -10,6 +10,7 @@ export class Grid {
   #shape = { columns: 1, row: 240, gap: 0 };
   #shown = new Map(); // number of the item -> its card
   #waiting = 0;
+  #stopped = false;
 
   // load(offset, limit): promises {items, total}; make(item): a card
   constructor({ list, load, make, failed }) {
@@ -36,6 +37,7 @@ export class Grid {
   }
 
   stop() {
+    this.#stopped = true;
     removeEventListener("scroll", this.#watch);
     this.resized.disconnect();
     cancelAnimationFrame(this.#waiting);
@@ -48,7 +50,7 @@ export class Grid {
 
   // Reads the number of columns and the height of a row from the layout.
   #measure() {
-    const card = this.list.querySelector(".card");
+    const card = this.list.querySelector(".card:not(.empty)");
     if (!card) return;
     const style = getComputedStyle(this.list);
     const columns = style.gridTemplateColumns.split(" ").length;
@@ -61,6 +63,7 @@ export class Grid {
 
   // Shows the cards of the rows near the window; the padding of the list stands for the others.
   #draw() {
+    if (this.#stopped) return;
     const { columns, row } = this.#shape;
     const rows = Math.ceil(this.#total / columns);
     const above = -this.list.getBoundingClientRect().top;
@@ -115,7 +118,7 @@ export class Grid {
       }
     } catch (error) {
       this.#pages.delete(number);
-      this.failed(error);
+      if (!this.#stopped) this.failed(error);
     }
   }
 }

@@ -17,7 +17,7 @@ export async function watchState({ onState, onFailure }) {
     if (!document.hidden) {
       try {
         const state = await call("api/state");
-        if (state.views.some((view) => view.index || !view.segments)) seconds = SECONDS_WHILE_INDEXING;
+        if (state.views.some((view) => view.index || !view.segments || isActive(view.indexing))) seconds = SECONDS_WHILE_INDEXING;
         onState(state);
       } catch (error) {
         seconds = SECONDS_WHILE_INDEXING;
@@ -37,8 +37,9 @@ const done = el("span", {});
 const progress = el("span", { class: "indexing", hidden: true }, bar, done);
 const trouble = el("span", { class: "warn", role: "status", hidden: true });
 const unread = el("button", { type: "button", class: "link warn", hidden: true, onclick: () => openFailures() });
+const update = el("button", { type: "button", class: "link", hidden: true, onclick: () => startOrStop() });
 get("failures").addEventListener("close", () => popOverlay());
-get("library").append(size, progress, trouble, unread);
+get("library").append(size, progress, update, trouble, unread);
 
 export function showLibrary(view) {
   shown = view;
@@ -47,14 +48,42 @@ export function showLibrary(view) {
   const details = `${count(view.segments, "searchable moment")}\nmodel ${view.model}, ${tuning(view)}`;
   say(size, view.error || view.index ? "" : summary, details);
   showProgress(view.index, summary);
-  say(trouble, view.error ?? "");
+  showUpdate(view);
+  say(trouble, view.error ?? troubleOf(view.indexing));
   say(unread, view.failures ? `${count(view.failures, "file")} could not be read` : "");
 }
 
 // Shows a sentence instead of the library's state, which is unknown.
 export function showTrouble(sentence) {
-  for (const part of [size, progress, unread]) part.hidden = true;
+  for (const part of [size, progress, update, unread]) part.hidden = true;
   say(trouble, sentence);
+}
+
+const isActive = ({ state }) => ["waiting", "running", "stopping"].includes(state);
+
+// Where this server may index: a button that reads the library's folders again, or stops doing so.
+function showUpdate({ index, indexing, error }) {
+  const active = isActive(indexing);
+  const may = indexing.allowed && !error && (active || !index) && indexing.state !== "stopping";
+  const last = indexing.ended_at ? `Last update: ${new Date(indexing.ended_at).toLocaleString()}` : "";
+  say(update, may ? (active ? "Stop" : "Update") : "", active ? "Stop after the current files" : `Look for new and changed videos\n${last}`.trim());
+}
+
+function troubleOf({ state, message, result }) {
+  if (state === "failed") return `The update failed: ${message}`;
+  return result?.unavailable ? `${count(result.unavailable, "video")} unavailable now: a drive or folder is missing` : "";
+}
+
+async function startOrStop() {
+  const { library, indexing } = shown;
+  try {
+    const path = `api/libraries/${encodeURIComponent(library)}/indexing`;
+    shown.indexing = await call(path, { method: isActive(indexing) ? "DELETE" : "POST" });
+    showLibrary(shown);
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    say(trouble, error.message);
+  }
 }
 
 function say(part, text, title = "") {
@@ -123,9 +152,9 @@ export async function showFailures() {
 const asLine = ({ path, kind, reason }) => [path, kind, reason].join("\t");
 
 function failureList(failures) {
-  const rows = failures.map(({ path, kind, reason }) => {
+  const rows = failures.map(({ path, kind, reason, explanation, next_step: step }) => {
     const why = el("span", { class: "reason" }, el("b", {}, KINDS[kind] ?? kind), ` · ${reason}`);
-    return el("li", {}, el("span", { class: "path" }, path), why);
+    return el("li", {}, el("span", { class: "path" }, path), why, el("p", { class: "small" }, `${explanation} ${step}`));
   });
   return el("ul", {}, ...rows);
 }

@@ -1,0 +1,106 @@
+"""All videos by date on the page, with folders, favourites, tags, clips and lists to keep."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from urllib.parse import quote
+
+import pytest
+from playwright.sync_api import expect
+
+from server.page_steps import QUERY, change_responses, expect_names, film, found, get_json, names, query_of, views
+
+pytestmark = pytest.mark.xdist_group("browser")
+
+
+def videos(served: str, **parameters) -> list[dict]:
+    return get_json(served, f"/api/libraries/{views(served)[0]['library']}/videos", **parameters)["results"]
+
+
+def test_without_a_query_all_videos_are_shown_by_date(tab, served):
+    newest = videos(served)
+    assert len(newest) > 5
+    tab.goto("/")
+    expect_names(tab, newest)
+    expect(tab.get_by_role("status")).to_have_text(f"{len(newest)} videos")
+    tab.get_by_label("Order").select_option("oldest")
+    expect_names(tab, videos(served, order="oldest"))
+    assert query_of(tab) == {"order": ["oldest"]}
+    folder = tab.get_by_role("navigation", name="Folders").get_by_role("button").first
+    place = folder.get_attribute("title")
+    folder.click()
+    expect_names(tab, videos(served, order="oldest", folder=place))
+    assert query_of(tab)["folder"] == [place]
+    expect(tab.get_by_role("group", name="Examples")).to_be_hidden()
+    film(tab, 0).click()
+    expect(tab.locator("#player-name")).to_have_text(videos(served, order="oldest", folder=place)[0]["name"])
+
+
+def test_200_000_videos_need_few_cards(tab, served):
+    first = videos(served)[0]
+
+    def many(response: dict, url: str) -> dict:
+        skip = int(url.partition("skip=")[2].partition("&")[0])
+        results = [{**first, "segment": f"s{n}", "video": f"v{n}", "name": f"{n}.mp4"} for n in range(skip, skip + 100)]
+        return {**response, "results": results, "total": 200_000}
+
+    change_responses(tab, r"/videos\?", many)
+    tab.goto("/?folder=videos")
+    expect(tab.get_by_role("status")).to_have_text("200,000 videos")
+    expect(tab.locator(".card .name").first).to_have_text("0.mp4")
+    for share in (0.5, 1):
+        tab.evaluate("share => scrollTo(0, share * document.documentElement.scrollHeight)", share)
+        tab.wait_for_function(
+            """share => { const names = [...document.querySelectorAll(".card .name")];
+            const numbers = names.map(name => parseInt(name.textContent));
+            return numbers.length > 4 && Math.max(...numbers) > share * 200000 - 50 }""",
+            arg=share,
+        )
+        assert tab.locator(".card").count() < 100
+    assert max(int(name.removesuffix(".mp4")) for name in names(tab)) == 199_999
+
+
+def test_favourites_and_tags_are_kept(tab, served):
+    result = found(served)[0]
+    marks = f"/api/libraries/{views(served)[0]['library']}/marks/{result['segment']}"
+    times = {name: result[name] for name in ("start_seconds", "end_seconds")}
+    tab.goto(f"/?q={QUERY}")
+    card = tab.locator(".card").first
+    card.get_by_role("button", name="Add to favourites").click()
+    expect(card.get_by_role("button", name="Remove from favourites")).to_be_visible()
+    film(tab, 0).click()
+    tab.get_by_label("Add a tag").fill("beach day")
+    tab.keyboard.press("Enter")
+    tag = tab.get_by_role("button", name="Remove tag: beach day")
+    expect(tag).to_be_visible()
+    state = get_json(served, marks, **times)
+    assert (state["tags"], state["is_favourite"]) == (["beach day"], True)
+    tab.goto(f"/?q={QUERY}&favourites=true&tag={quote('beach day')}")
+    expect_names(tab, [result])
+    film(tab, 0).click()
+    tag.click()
+    expect(tag).to_have_count(0)
+    tab.keyboard.press("Escape")
+    card.get_by_role("button", name="Remove from favourites").click()
+    expect(card.get_by_role("button", name="Add to favourites")).to_be_visible()
+    assert get_json(served, marks, **times)["tags"] == []
+
+
+def test_clips_and_lists_are_downloads(tab, served):
+    results = found(served)
+    tab.goto(f"/?q={QUERY}")
+    expect_names(tab, results)
+    with tab.expect_download() as download_info:
+        tab.locator("#save-list").select_option("csv")
+    text = download_info.value.path().read_text(encoding="utf-8-sig")
+    assert download_info.value.suggested_filename.endswith(".csv")
+    assert [row["path"] for row in csv.DictReader(io.StringIO(text))] == [result["path"] for result in results]
+    with tab.expect_download() as download_info:
+        tab.locator("#save-list").select_option("otio")
+    assert json.loads(download_info.value.path().read_text(encoding="utf-8"))["OTIO_SCHEMA"].startswith("Timeline")
+    film(tab, 0).click()
+    with tab.expect_download() as download_info:
+        tab.get_by_role("link", name="Save clip").click()
+    assert download_info.value.path().stat().st_size > 1000
