@@ -34,7 +34,7 @@ def options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
 
 def sample(action: argparse.Action) -> str:
     if action.choices:
-        return next(iter(action.choices))
+        return next(choice for choice in action.choices if choice != action.default)
     samples = {int: "3", float: "-0.5", seconds: "1:02.5", whole_numbers: "3,4", named_numbers: "a=0.5,b.*=2"}
     return samples.get(action.type, "value")
 
@@ -78,7 +78,8 @@ def test_all_commands_are_covered():
             "search",
         ),
         *("library info", "library failures", "library forget", "library reembed", "library check"),
-        *("library duplicates", "library export", "library folders", "mcp"),
+        *("library duplicates", "library export", "library folders", "library list", "library tree", "mcp"),
+        *("library tag", "library tags", "library favourite"),
         *("library exclude", "library restore", "library publish", "serve", "import openai", "import modelscope"),
     }
 
