@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -30,6 +31,8 @@ def test_results_are_shown_in_order(tab, served):
         tab.locator(".card").first.locator(".time").text_content()
         == f"{clock(first['start_seconds'])}–{clock(first['end_seconds'])}"
     )
+    date = datetime.fromisoformat(first["date"])
+    expect(tab.locator(".card").first.locator(".date")).to_have_text(f"{date:%b} {date.day}, {date.year}")
     tab.wait_for_function("() => document.querySelector('.film img').naturalWidth > 100")
 
 

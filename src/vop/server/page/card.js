@@ -1,6 +1,6 @@
 // A search result: the frames of the moment, its name and folder, and its rank in another view.
 
-import { clock, count, el, folderOf, icon, shortFolder, timeRange } from "./dom.js";
+import { clock, count, day, el, folderOf, icon, shortFolder, timeRange } from "./dom.js";
 
 const FRAMES = 4; // of a strip, side by side
 const NARROW = 8 / 9; // width over height of a frame: narrower frames are larger in one row than in two
@@ -60,6 +60,7 @@ function caption(moment, actions) {
   const where = [
     el("span", { class: "time" }, timeRange(moment)),
     el("span", { class: "length" }, `of ${clock(Math.max(1, Math.round(moment.duration_seconds)))}`),
+    el("span", { class: "date" }, day(moment.date)),
     folderButton(moment, actions),
   ];
   const words = el("span", { class: "words" }, "More like this");

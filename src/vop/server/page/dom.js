@@ -34,6 +34,9 @@ export function clock(seconds) {
 export const timeRange = ({ start_seconds: start, end_seconds: end }) =>
   `${clock(start)}–${clock(Math.max(Math.floor(start) + 1, Math.round(end)))}`;
 
+// "2024-05-01T10:00:00+00:00" -> "1 May 2024", in the reader's language
+export const day = (date) => new Date(date).toLocaleDateString(undefined, { day: "numeric", month: "short", year: "numeric" });
+
 // "90", "1:30" and "1:00:00" -> seconds; anything else -> NaN
 export function readClock(text) {
   const parts = text.trim().split(":");

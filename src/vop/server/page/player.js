@@ -3,7 +3,7 @@
 import { ApiError, pause, sentenceOf, TRIES_WHILE_BUSY, waitOf } from "./api.js";
 import { howSimilar, makeFilm } from "./card.js";
 import { Controls } from "./controls.js";
-import { button, clock, copyButton, crossButton, el, folderOf, get, timeRange } from "./dom.js";
+import { button, clock, copyButton, crossButton, day, el, folderOf, get, timeRange } from "./dom.js";
 import { isWhole, source, unload } from "./media.js";
 import { popOverlay, pushOverlay } from "./overlay.js";
 
@@ -66,7 +66,8 @@ export class Player {
   }
 
   #build(moment) {
-    const facts = [timeRange(moment), howSimilar(moment), folderOf(moment.path)].filter(Boolean);
+    const place = moment.place && `${moment.place.latitude.toFixed(4)}, ${moment.place.longitude.toFixed(4)}`;
+    const facts = [timeRange(moment), howSimilar(moment), day(moment.date), place, folderOf(moment.path)].filter(Boolean);
     const about = el("p", {}, ...facts.map((text) => el("span", {}, text)));
     const name = el("h2", { id: "player-name", title: moment.path }, moment.name);
     const head = el("header", {}, el("div", {}, name, about), crossButton("Close", () => this.dialog.close()));
