@@ -62,6 +62,15 @@ def heard(folder, query: str) -> list[tuple[str, float]]:
     return [(moment.path.rpartition("/")[2], moment.line.start_seconds) for moment in moments]
 
 
+def test_exported_subtitles_are_those_of_the_library(index_videos, folder, talks, tmp_path):
+    index_videos(talks)
+    (talks / "b.srt").unlink()
+    library = Library.open(folder)
+    found = library.search('"a walrus sings"')
+    library.export(found, tmp_path / "clip.srt")
+    assert "A walrus sings" in (tmp_path / "clip.srt").read_text(encoding="utf-8")
+
+
 def test_subtitles_are_indexed_and_kept_up_to_date(index_videos, folder, talks, opened):
     report = index_videos(talks)
     assert sorted(opened) == ["a.mkv", "b.mp4", "c.mkv", "d.mp4"]

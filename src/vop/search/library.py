@@ -40,7 +40,8 @@ from vop.video.clip import Clip
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vop.export.moments import ExportReport
+    from vop.export.moments import ExportableMoment, ExportReport
+    from vop.export.moments import Line as ExportableLine
     from vop.models.model import TextVideoModel
     from vop.search.failures import Failure
     from vop.search.folders import LibraryFolder
@@ -637,9 +638,16 @@ class Library:
                 exact=exact,
                 subtitles=subtitles,
                 overwrite=overwrite,
+                lines=self._exported_lines,
                 name=name,
                 progress=progress,
             )
+
+    def _exported_lines(self, moment: ExportableMoment, file: Path) -> Iterable[ExportableLine]:
+        """Return the lines that the library has of a video; else those of its file."""
+        from vop.export.subtitles import read_lines
+
+        return self._store.lines(moment.video) or read_lines(file)
 
     def _vector(self, query: Query, made_by: LibraryModel, *, number: int, warn: Callable[[str], None]) -> Vector:
         """Return the query as a unit vector (e,)."""
