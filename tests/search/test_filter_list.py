@@ -15,6 +15,7 @@ from vop.server.app import create_app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "search.md"
 NOT_FILTERS = {
+    "words",
     "view",
     "k",
     "q",

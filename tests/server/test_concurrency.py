@@ -226,6 +226,7 @@ class TestServer:
 
         monkeypatch.setattr(Store, "search", slow)
         monkeypatch.setattr("vop.server.services.usable_cores", lambda: 2)
+        monkeypatch.setattr("vop.server.services.SEARCH_THREADS", 2)
 
         async def scenario():
             async with serving(library, max_requests=4) as (app, _):

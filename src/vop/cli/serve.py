@@ -266,7 +266,7 @@ def _announce(libraries: Libraries, urls: PageURLs, *, in_browser: bool) -> None
         content = counts if status.segments else "empty"
         say(f"  {view.id}: {content}, {view.model.method} ({view.model.name}), in {view.library.path}")
     if urls.for_phones and sys.stdout.isatty():
-        print(qr_code(urls.for_phones))
+        sys.stdout.write(f"{qr_code(urls.for_phones)}\n")  # it has no other text
     say("Ctrl-C stops the server")
     if in_browser:
         import threading
