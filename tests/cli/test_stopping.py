@@ -144,13 +144,13 @@ def test_following_a_folder_ends_cleanly(a_run, vop, tmp_path):
     pytest.importorskip("watchfiles")
     library, videos = tmp_path / "library", tmp_path / "videos"
     write_video(videos / "a.mp4", seed=0)
-    os.utime(videos / "a.mp4", (0, 0))  # a new file may still be written
     environment = os.environ | {"PYTHONPATH": SOURCES, "PYTHONUNBUFFERED": "1"}
     command = [sys.executable, "-m", "vop", "index", library, videos, "--model", a_run, "--workers", "1", "--watch"]
     process = subprocess.Popen(map(str, command), stdout=subprocess.PIPE, text=True, env=environment)
     try:
         said = until_said(process, "Following 1 folder")
-        assert f"{library}: 1 added" in said
+        if f"{library}: 1 added" not in said:  # on a fast machine: the file has just been written
+            until_said(process, f"{library}: 1 added")
         write_video(tmp_path / "b.mp4", seed=1).rename(videos / "b.mp4")
         until_said(process, f"{library}: 1 added")
         assert "2 videos" in vop("library", "info", library)[1]
