@@ -132,6 +132,7 @@ def test_a_link_needs_no_query(tab, served):
     tab.wait_for_function("() => document.querySelector('#player video').currentTime > 0")
     tab.keyboard.press("Escape")
     expect(tab.get_by_role("group", name="Examples")).to_be_visible()
+    tab.wait_for_function("() => !location.search")
     tab.goto(f"/?play={'0' * 32}-0-1000")
     expect(tab.locator("#notes li")).to_contain_text("The moment of this link cannot be played")
     assert query_of(tab) == {}
