@@ -45,7 +45,7 @@ def test_back_closes_the_player_and_keeps_the_results(page, served):
     page.go_back()
     expect_results(page, served)
     page.go_back()
-    expect(page.locator(".card")).to_have_count(0)
+    expect(page.get_by_role("group", name="Examples")).to_be_visible()
     assert query_of(page) == {}
 
 
@@ -63,7 +63,7 @@ def test_other_ways_to_close_leave_no_history_entry(page, served):
         page.wait_for_function("() => !history.state?.overlay")
         expect_results(page, served)
     page.go_back()
-    expect(page.locator(".card")).to_have_count(0)
+    expect(page.get_by_role("group", name="Examples")).to_be_visible()
     page.go_forward()
     expect_names(page, found(served))
     expect(page.locator("#player")).to_be_hidden()
