@@ -11,17 +11,22 @@ from video.exported import appearances
 from vop.errors import UsageError
 from vop.export import export_moments, format_of
 from vop.export.names import clip_name, reel_names, safe
+from vop.search.words.lines import Line
 
 GOPS = {"g": "6", "keyint_min": "6", "sc_threshold": "0", "bf": "0"}
-TALK = "1\n00:00:00,000 --> 00:00:00,500\nHello\n\n2\n00:00:00,600 --> 00:00:00,900\n<i>Grüße</i>\n"
+TALK = [
+    Line(text="Hello", start_seconds=0.0, end_seconds=0.5, source="talk.srt"),
+    Line(text="Grüße", start_seconds=0.6, end_seconds=0.9, source="talk.srt"),
+]
 
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
-    """A video with a file of subtitles beside it."""
-    path = write_clip(tmp_path_factory.mktemp("videos") / "a talk: part 1?.mp4", grey_frames(24), options=GOPS)
-    path.with_suffix(".de.srt").write_text(TALK, encoding="utf-8")
-    return path
+    return write_clip(tmp_path_factory.mktemp("videos") / "a talk: part 1?.mp4", grey_frames(24), options=GOPS)
+
+
+def talk(moment):
+    return TALK
 
 
 def names_in(folder) -> list[str]:
@@ -67,51 +72,24 @@ def test_nothing_is_overwritten_unless_allowed(video, tmp_path):
 
 def test_subtitles_are_cut_and_shifted(video, tmp_path):
     moments = [a_moment(video, 0.4, 0.8), a_moment(video, 0.92, 0.96)]
-    report = export_moments(moments, tmp_path / "words", original=original, format="vtt")
+    report = export_moments(moments, tmp_path / "words", original=original, format="vtt", lines=talk)
     (file,) = (tmp_path / "words").iterdir()
     assert (file.suffix, len(report.files), len(report.skipped)) == (".vtt", 1, 1)
     events = pysubs2.load(str(file)).events
     assert [(event.start, event.end, event.plaintext) for event in events] == [(0, 100, "Hello"), (200, 400, "Grüße")]
 
-    def lines(moment, file):
-        return pysubs2_lines([(0.5, 0.7, "spoken")])
-
-    export_moments(moments[:1], tmp_path / "one.srt", original=original, lines=lines)
+    export_moments(moments[:1], tmp_path / "one.srt", original=original, lines=lambda moment: TALK[1:])
     (event,) = pysubs2.load(str(tmp_path / "one.srt")).events
-    assert (event.start, event.end, event.text) == (100, 300, "spoken")
+    assert (event.start, event.end, event.text) == (200, 400, "Grüße")
     with pytest.raises(UsageError, match="2 moments"):
         export_moments(moments, tmp_path / "two.srt", original=original)
 
 
-def pysubs2_lines(lines):
-    from vop.export.subtitles import SubtitleLine
-
-    return [SubtitleLine(start_seconds=start, end_seconds=end, text=text) for start, end, text in lines]
-
-
 def test_subtitles_beside_a_copy_begin_with_the_copy(video, tmp_path):
-    export_moments([a_moment(video, 0.4, 0.8)], tmp_path, original=original, subtitles=True)
+    export_moments([a_moment(video, 0.4, 0.8)], tmp_path, original=original, subtitles=True, lines=talk)
     (file,) = tmp_path.glob("*.srt")
     events = pysubs2.load(str(file)).events
     assert [(event.start, event.end) for event in events] == [(0, 260), (360, 560)]  # the copy begins at 0.24 s
-
-
-def test_subtitles_of_a_track(tmp_path):
-    import av
-
-    path = tmp_path / "track.mkv"
-    with av.open(str(write_clip(tmp_path / "a.mkv", grey_frames(24)))) as before, av.open(str(path), "w") as after:
-        (tmp_path / "words.srt").write_text(TALK, encoding="utf-8")
-        with av.open(str(tmp_path / "words.srt")) as words:
-            pairs = [(one, after.add_stream_from_template(one)) for one in (*before.streams.video, *words.streams)]
-            for source, (given, stream) in zip((before, words), pairs, strict=True):
-                for packet in source.demux(given):
-                    if packet.size:
-                        packet.stream = stream
-                        after.mux(packet)
-    export_moments([a_moment(path, 0.4, 0.8)], tmp_path / "out.srt", original=original)
-    events = pysubs2.load(str(tmp_path / "out.srt")).events
-    assert [(event.start, event.end, event.plaintext) for event in events] == [(0, 100, "Hello"), (200, 400, "Grüße")]
 
 
 def test_formats_follow_the_suffix(tmp_path):

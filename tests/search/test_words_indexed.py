@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
+import pysubs2
 import pytest
 
 from search.owners_videos import write_video
 from search.words_media import srt, write_media
 from speaking import speak
 from vop.cli import main
-from vop.search.exporting import moments_from_json
+from vop.search.exporting import moments_from_json, of_one_source
 from vop.search.library import Library
 from vop.search.store import Store
 from vop.search.sync import forget
 from vop.search.words import reading
 from vop.search.words.choices import WordsChoices, read_choices
+from vop.search.words.lines import Line
 
 PHRASES = "yellow banana|on the beach"
 
@@ -67,8 +70,19 @@ def test_exported_subtitles_are_those_of_the_library(index_videos, folder, talks
     (talks / "b.srt").unlink()
     library = Library.open(folder)
     found = library.search('"a walrus sings"')
-    library.export(found, tmp_path / "clip.srt")
-    assert "A walrus sings" in (tmp_path / "clip.srt").read_text(encoding="utf-8")
+    assert len({line.source for line in library.lines(found[0].video)}) == 2
+    library.export([replace(found[0], end_seconds=4.0)], tmp_path / "clip.srt")  # without those in Japanese
+    assert [event.plaintext for event in pysubs2.load(str(tmp_path / "clip.srt"))] == ["A walrus sings"]
+
+
+def test_exported_lines_have_one_source():
+    lines = {
+        name: Line(text=name, start_seconds=0, end_seconds=1, source=name)
+        for name in ("speech", "track 2 (eng)", "a.en.srt", "a.srt")
+    }
+    for source in ("a.srt", "a.en.srt", "track 2 (eng)", "speech"):
+        assert of_one_source(list(lines.values())) == [lines.pop(source)]
+    assert of_one_source([]) == []
 
 
 def test_subtitles_are_indexed_and_kept_up_to_date(index_videos, folder, talks, opened):

@@ -12,20 +12,19 @@ from vop.export.formats import CLIPS, LISTS, SUBTITLES, format_of
 from vop.export.lists import list_document
 from vop.export.moments import ExportableMoment, ExportedFile, ExportReport, Line, Moments, Original
 from vop.export.names import clip_name
-from vop.export.subtitles import cut_subtitles, read_lines
+from vop.export.subtitles import cut_subtitles
 from vop.utils.files import atomic_write
 from vop.utils.progress import Progress, silent
 from vop.utils.text import count, first_few
 from vop.video.clip_export.saving import save_clip, saved_suffix
 
-# Returns the subtitles of a moment's video; the second argument is the file on this machine.
-Lines: TypeAlias = Callable[[ExportableMoment, Path], Iterable[Line]]
+Lines: TypeAlias = Callable[[ExportableMoment], Iterable[Line]]  # returns the lines of a moment's video
 
 _EXISTS = "a file of this name exists already"
 
 
-def _own_lines(moment: ExportableMoment, file: Path) -> Sequence[Line]:
-    return read_lines(file)
+def _no_lines(moment: ExportableMoment) -> Sequence[Line]:
+    return ()
 
 
 def export_moments(
@@ -37,7 +36,7 @@ def export_moments(
     exact: bool = False,
     subtitles: bool = False,
     overwrite: bool = False,
-    lines: Lines = _own_lines,
+    lines: Lines = _no_lines,
     name: str | None = None,
     progress: Progress = silent,
 ) -> ExportReport:
@@ -50,7 +49,7 @@ def export_moments(
         exact: whether to cut clips at their exact times, and encode them again.
         subtitles: whether to write the subtitles of each clip beside it.
         overwrite: whether to replace existing files.
-        lines: returns the subtitles of a video; by default those of a file beside it or of its first track.
+        lines: returns what is spoken or written in the video of a moment, for subtitles.
         name: the title of a list; by default the name of its file.
         progress: called after each file.
 
@@ -128,14 +127,14 @@ def _clip(
     found = [ExportedFile(path=str(target), moments=1, lead_seconds=saved.lead_seconds, copied=saved.copied)]
     beside = target.with_suffix(".srt")
     if lines is not None and (overwrite or not beside.exists()):
-        text = cut_subtitles(lines(moment, file), start_seconds=saved.start_seconds, end_seconds=moment.end_seconds)
+        text = cut_subtitles(lines(moment), start_seconds=saved.start_seconds, end_seconds=moment.end_seconds)
         found += _written(text, beside)
     return found
 
 
 def _subtitles(moment: ExportableMoment, file: Path, target: Path, *, format: str, lines: Lines) -> list[ExportedFile]:
     times = {"start_seconds": moment.start_seconds, "end_seconds": moment.end_seconds}
-    written = _written(cut_subtitles(lines(moment, file), **times, format=format), target)
+    written = _written(cut_subtitles(lines(moment), **times, format=format), target)
     if not written:
         raise VideoError(moment.path, "it has no subtitles in this moment")
     return written

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, fields
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from vop.errors import DataError, UsageError, VideoError
 from vop.export.moments import ExportableMoment
 from vop.search.results import IndexedVideo, Moment
-from vop.search.words.lines import Line
+from vop.search.words.lines import SPEECH, Line
 from vop.storage.address import Address, location
 from vop.storage.errors import StorageError
 from vop.storage.scratch import Scratch
@@ -107,3 +107,16 @@ def _moment(result: Mapping[str, Any]) -> Moment:
         raise ValueError(f"a result begins at {start} s and ends at {end} s")
     copies = tuple(given.get("copies", ()))
     return Moment(**given | {"start_seconds": start, "end_seconds": end, "copies": copies})
+
+
+def of_one_source(lines: Sequence[Line]) -> list[Line]:
+    """Return the lines of one source, because the same words in several languages are no subtitles.
+
+    A file with a short name comes first, which has no language in it, then tracks, then speech.
+    """
+
+    def rank(source: str) -> tuple[bool, bool, int, str]:
+        return source == SPEECH, not PurePath(source).suffix, len(source), source
+
+    chosen = min({line.source for line in lines}, key=rank, default="")
+    return [line for line in lines if line.source == chosen]

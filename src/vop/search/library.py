@@ -40,8 +40,7 @@ from vop.video.clip import Clip
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vop.export.moments import ExportableMoment, ExportReport
-    from vop.export.moments import Line as ExportableLine
+    from vop.export.moments import ExportReport
     from vop.models.model import TextVideoModel
     from vop.search.failures import Failure
     from vop.search.folders import LibraryFolder
@@ -627,7 +626,7 @@ class Library:
             VopError: a file cannot be written. Earlier files stay.
         """
         from vop.export import export_moments
-        from vop.search.exporting import Originals
+        from vop.search.exporting import Originals, of_one_source
 
         with Originals(self.video) as originals:
             return export_moments(
@@ -638,16 +637,10 @@ class Library:
                 exact=exact,
                 subtitles=subtitles,
                 overwrite=overwrite,
-                lines=self._exported_lines,
+                lines=lambda moment: of_one_source(self._store.lines(moment.video)),
                 name=name,
                 progress=progress,
             )
-
-    def _exported_lines(self, moment: ExportableMoment, file: Path) -> Iterable[ExportableLine]:
-        """Return the lines that the library has of a video; else those of its file."""
-        from vop.export.subtitles import read_lines
-
-        return self._store.lines(moment.video) or read_lines(file)
 
     def _vector(self, query: Query, made_by: LibraryModel, *, number: int, warn: Callable[[str], None]) -> Vector:
         """Return the query as a unit vector (e,)."""
