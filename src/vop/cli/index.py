@@ -405,6 +405,8 @@ def _index_part(arguments: argparse.Namespace) -> int:
         f"{report.library}: part {part} of {parts}: {count('shard', report.written)} written; {report.finished:,} of "
         f"{count('shard', report.shards)} are finished"
     )
+    if report.index_built:
+        say(f"vector index: {count('part', report.index_built)} built")
     say(f"Add them to the library: {command_line('library', 'publish', arguments.library)}")
     return 0
 

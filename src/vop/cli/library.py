@@ -128,6 +128,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     publish.add_argument(
         "--discard", action="store_true", help="Delete unfinished work instead. Published videos stay."
     )
+    publish.add_argument(
+        "--index-parts",
+        metavar="N",
+        type=int,
+        help="Let N machines build the vector index of a large library: run `vop index --shard` again for each part, "
+        "then publish. By default this command builds it.",
+    )
 
     reembed = _add(
         actions,
@@ -394,7 +401,10 @@ def _print_check(report: CheckReport) -> None:
 def _publish(arguments: argparse.Namespace) -> int:
     with progress.show() as show:
         report = _open(arguments).publish(
-            discard=arguments.discard, progress=show, waiting=partial(say_waiting, arguments.library)
+            discard=arguments.discard,
+            index_parts=arguments.index_parts,
+            progress=show,
+            waiting=partial(say_waiting, arguments.library),
         )
     if arguments.json:
         print_json(report.to_dict())
@@ -404,6 +414,8 @@ def _publish(arguments: argparse.Namespace) -> int:
         say(f"{report.library}: {count('shard', report.published)} published")
         if report.shards:
             say(f"not finished: {report.shards - report.committed:,} of {count('shard', report.shards)}")
+        if report.index_left:
+            say(f"vector index: run `vop index --shard` again for {count('part', report.index_left)}, then publish")
     status = 0
     for one in report.completed:
         if not arguments.json:

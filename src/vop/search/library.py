@@ -820,19 +820,27 @@ class Library:
         watcher.run()
 
     def publish(
-        self, *, discard: bool = False, progress: Progress = silent, waiting: Callable[[], None] = _silently
+        self,
+        *,
+        discard: bool = False,
+        index_parts: int | None = None,
+        progress: Progress = silent,
+        waiting: Callable[[], None] = _silently,
     ) -> PublishReport:
         """Add what `vop index --shard` has finished to the library, in one version for each indexing.
 
         Args:
             discard: whether to delete unfinished work instead.
+            index_parts: the number of parts in which further calls of `vop index --shard` build the vector index of a
+                large library; a later call completes it. By default this call builds it.
 
         Raises:
+            UsageError: a number is not allowed.
             VopError: some of it was made with other models or another version of vop. The rest is published.
         """
         from vop.search.sharding.commands import publish
 
-        return publish(self.path, discard=discard, progress=progress, waiting=waiting)
+        return publish(self.path, discard=discard, index_parts=index_parts, progress=progress, waiting=waiting)
 
     def preview(
         self,

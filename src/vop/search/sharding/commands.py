@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,8 +13,8 @@ from typing import Any, Unpack
 
 from vop.errors import UsageError, VopError
 from vop.search.pipeline import count_workers
-from vop.search.sharding import fragments
-from vop.search.sharding.plan import Call, Plan, PlannedFile, cut, total
+from vop.search.sharding import fragments, vectors
+from vop.search.sharding.plan import Call, Plan, PlannedFile, Runner, cut, total
 from vop.search.sharding.publish import Publisher
 from vop.search.sharding.runners import local
 from vop.search.sharding.runners.cluster import AUTO, Cluster
@@ -35,7 +35,6 @@ from vop.video.find import absolute_path, normal_globs
 from vop.video.isolated import DecodingProcesses
 
 PUBLISH_SECONDS = 60.0  # between two versions of the table
-Runner = Callable[[Plan, Iterable[int]], Generator[int | None, None, None]]
 
 
 def default_jobs() -> int:
@@ -150,8 +149,7 @@ def index_in_shards(
     call has written are published first.
 
     Args:
-        run: works on shards of a plan; yields the number of each one that is finished, and None at least once in a few
-            seconds.
+        run: works on the shards of a plan, and then on the segments of the vector index if a new one is needed.
         parts: the number of workers.
     """
     started = time.monotonic()
@@ -170,7 +168,9 @@ def index_in_shards(
             display = Display(files=plan.num_files, size=plan.num_bytes, show=progress, state=state.write)
             while numbers := plan.unfinished():  # again, if rows were lost before they were published
                 drive(run(plan, numbers), publisher, plan, display.update)
-        _complete(ingest, plan, progress)
+        _complete(
+            ingest, plan, progress, build_index=partial(vectors.build, library, run=run, parts=parts, progress=progress)
+        )
     ingest.report.seconds = time.monotonic() - started
     return ingest.report
 
@@ -242,7 +242,7 @@ def _new_plan(ingest: Ingest, call: Call, *, parts: int) -> Plan:
     )
 
 
-def _complete(ingest: Ingest, plan: Plan, progress: Progress) -> None:
+def _complete(ingest: Ingest, plan: Plan, progress: Progress, *, build_index: Callable[[], object]) -> None:
     """Finish an indexing whose shards are all published: its report, copies, deleted videos, and the vector index."""
     report = ingest.report
     report.unchanged, report.described = plan.unchanged, plan.described
@@ -255,8 +255,12 @@ def _complete(ingest: Ingest, plan: Plan, progress: Progress) -> None:
     ingest.describe_originals()
     with DecodingProcesses() as processes:
         read_new_words(ingest, processes, workers=free_cores(), progress=progress)
-    # The plan ends before the clean-up, which then also deletes what lost workers have written.
-    finish(ingest, prune=plan.call.prune, yes=plan.call.yes, progress=progress, before_tidying=plan.discard)
+
+    def before_tidying() -> None:
+        build_index()
+        plan.discard()  # so that the clean-up also deletes what lost workers have written
+
+    finish(ingest, prune=plan.call.prune, yes=plan.call.yes, progress=progress, before_tidying=before_tidying)
 
 
 # -- parts of a batch job, and publishing
@@ -269,6 +273,7 @@ class PartReport:
     Attributes:
         written: shards that this call has written.
         finished, shards: shards of the whole plan that are finished, and all of them.
+        index_built: parts of the vector index that this call has built.
     """
 
     library: str
@@ -277,6 +282,7 @@ class PartReport:
     written: int
     finished: int
     shards: int
+    index_built: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `vop index --shard --json`."""
@@ -299,6 +305,7 @@ class PublishReport:
         published: shards that this call has published.
         committed, shards: shards that the library has of all unfinished plans, and all of these plans' shards.
         discarded: plans that were deleted.
+        index_left: parts of the vector index that `index_part` still has to build.
         completed: the plans that are complete, whose shards are not counted any more.
     """
 
@@ -307,6 +314,7 @@ class PublishReport:
     committed: int = 0
     shards: int = 0
     discarded: int = 0
+    index_left: int = 0
     completed: list[Completed] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -329,7 +337,7 @@ def index_part(
     """Work on one part of the shards; see `vop.search.sync.index`. `publish` makes the rows part of the library.
 
     The first part that comes makes the plan, and the library if it does not exist. A shard that an earlier call has
-    written is skipped.
+    written is skipped. Once all are published, this builds one part of the vector index, if `publish` has planned any.
 
     Args:
         part, parts: which part this is, from 1, and how many there are.
@@ -369,6 +377,7 @@ def index_part(
         written=len(numbers),
         finished=plan.num_shards - len(plan.unfinished()),
         shards=plan.num_shards,
+        index_built=vectors.build_part(library, part=part, parts=parts, workers=workers),
     )
 
 
@@ -376,6 +385,7 @@ def publish(
     folder: str | Path | Address,
     *,
     discard: bool = False,
+    index_parts: int | None = None,
     progress: Progress = silent,
     waiting: Callable[[], None] = lambda: None,
 ) -> PublishReport:
@@ -383,11 +393,15 @@ def publish(
 
     Args:
         discard: whether to delete unfinished plans, with the rows that were not published, instead.
+        index_parts: the number of parts in which `index_part` then builds the vector index, if the library needs a new
+            one: the plan is completed by a later call, when all are built. By default this call builds it.
 
     Raises:
-        UsageError: the library does not exist.
+        UsageError: the library does not exist, or a number is not allowed.
         VopError: a shard was written with other models or another version of vop, or a plan is from another version.
     """
+    if index_parts is not None and index_parts < 1:
+        raise UsageError(f"index_parts is {index_parts}; give 1 or more")
     refused: VopError | None = None
     with locked(folder, waiting) as library:
         report = PublishReport(library=str(library.path))
@@ -403,7 +417,10 @@ def publish(
             except VopError as error:
                 refused = error
                 continue
-            if len(plan.committed()) == plan.num_shards:
+            left = vectors.planned_parts(library, parts=index_parts) if len(plan.committed()) == plan.num_shards else 0
+            if left:
+                report.index_left = left
+            elif len(plan.committed()) == plan.num_shards:
                 completed = Completed(roots=plan.call.roots, report=_complete_later(library, plan, progress))
                 report.completed.append(completed)
             else:
@@ -422,6 +439,6 @@ def _complete_later(library: Store, plan: Plan, progress: Progress) -> IndexRepo
     scanned = scan(library.path, call.roots, exclude=call.exclude, live_photos=call.live_photos)
     metadata = None if call.metadata is None else read_metadata(Path(call.metadata))
     ingest = Ingest(library, (), scanned, metadata, progress)
-    _complete(ingest, plan, progress)
+    _complete(ingest, plan, progress, build_index=partial(vectors.commit_planned, library))
     ingest.report.seconds = time.time() - plan.made_at
     return ingest.report

@@ -11,9 +11,10 @@ from vop.errors import FileFailure, VopError
 from vop.search.manifest import REEMBEDDING
 from vop.search.models import absolute_name
 from vop.search.results import VideoRecord
-from vop.search.sharding.commands import Runner, drive, in_processes, on_ray
+from vop.search.sharding import vectors
+from vop.search.sharding.commands import drive, in_processes, on_ray
 from vop.search.sharding.fragments import lance
-from vop.search.sharding.plan import Call, Plan, PlannedFile, cut
+from vop.search.sharding.plan import Call, Plan, PlannedFile, Runner, cut
 from vop.search.sharding.publish import Publisher
 from vop.search.sharding.runners.cluster import AUTO
 from vop.search.state import Amount
@@ -109,6 +110,8 @@ def reembed_in_shards(
         plan.discard()
         failed = [FileFailure(path=path, reason=why) for result in results.values() for path, why in result["dropped"]]
         failed.sort(key=lambda failure: failure.path)
+        if drop_unreadable or not failed:
+            vectors.build(staged, run=run, parts=parts, progress=progress)
         return complete(library, staged, new, failed, resumed=resumed, drop_unreadable=drop_unreadable)
 
 
