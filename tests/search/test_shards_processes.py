@@ -110,6 +110,7 @@ def test_a_batch_job_and_its_publication(words, folder, other, capsys):
         "discarded": 0,
         "index_left": 0,
         "completed": [],
+        "reembedded": [],
     }
 
 

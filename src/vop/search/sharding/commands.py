@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from vop.errors import UsageError, VopError
+from vop.search.manifest import REEMBEDDING
 from vop.search.pipeline import count_workers
 from vop.search.sharding import fragments, vectors
+from vop.search.sharding.parts import PartReport, check_part
 from vop.search.sharding.plan import Call, Plan, PlannedFile, Runner, cut, total
 from vop.search.sharding.publish import Publisher
+from vop.search.sharding.reembed_parts import publish_moved
 from vop.search.sharding.runners import local
 from vop.search.sharding.runners.cluster import AUTO, Cluster
 from vop.search.sharding.work import COUNTED, Worker
@@ -25,6 +28,7 @@ from vop.search.sync.commands import IndexSettings, finish, locked, opened, read
 from vop.search.sync.ingest import Ingest
 from vop.search.sync.metadata import read_metadata
 from vop.search.sync.reader import content_id
+from vop.search.sync.reembedding import ReembedReport
 from vop.search.sync.report import IndexReport
 from vop.search.sync.scanner import scan
 from vop.storage.address import Address
@@ -266,29 +270,6 @@ def _complete(ingest: Ingest, plan: Plan, progress: Progress, *, build_index: Ca
 # -- parts of a batch job, and publishing
 
 
-@dataclass(kw_only=True)
-class PartReport:
-    """What one part of a batch job did.
-
-    Attributes:
-        written: shards that this call has written.
-        finished, shards: shards of the whole plan that are finished, and all of them.
-        index_built: parts of the vector index that this call has built.
-    """
-
-    library: str
-    part: int
-    parts: int
-    written: int
-    finished: int
-    shards: int
-    index_built: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document of `vop index --shard --json`."""
-        return asdict(self)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Completed:
     """A plan that is complete: the paths that it indexed, and its report."""
@@ -307,6 +288,7 @@ class PublishReport:
         discarded: plans that were deleted.
         index_left: parts of the vector index that `index_part` still has to build.
         completed: the plans that are complete, whose shards are not counted any more.
+        reembedded: the re-embeddings that are complete, likewise.
     """
 
     library: str
@@ -316,10 +298,14 @@ class PublishReport:
     discarded: int = 0
     index_left: int = 0
     completed: list[Completed] = field(default_factory=list)
+    reembedded: list[ReembedReport] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `vop library publish --json`."""
-        return asdict(self) | {"completed": [one.report.to_dict() for one in self.completed]}
+        return asdict(self) | {
+            "completed": [one.report.to_dict() for one in self.completed],
+            "reembedded": [one.to_dict() for one in self.reembedded],
+        }
 
 
 def index_part(
@@ -345,8 +331,7 @@ def index_part(
     Raises the same errors as `index`, and:
         UsageError: there is no such part.
     """
-    if not 1 <= part <= parts:
-        raise UsageError(f"shard is {part}/{parts}; give I/N with I from 1 to N, such as 1/4")
+    check_part(part, parts)
     fragments.lance()  # fails early
     workers, progress = count_workers(workers, batch_size=batch_size), settings.get("progress", silent)
     with opened(folder, paths, load_models=False, **settings) as ingest:
@@ -370,15 +355,8 @@ def index_part(
                 worker.work(number, progress=show)
                 done = total([done, _amount(plan, number)])
                 display.update(done)
-    return PartReport(
-        library=str(library.path),
-        part=part,
-        parts=parts,
-        written=len(numbers),
-        finished=plan.num_shards - len(plan.unfinished()),
-        shards=plan.num_shards,
-        index_built=vectors.build_part(library, part=part, parts=parts, workers=workers),
-    )
+    built = vectors.build_part(library, part=part, parts=parts, workers=workers)
+    return PartReport.of(plan, part=part, parts=parts, written=len(numbers), index_built=built)
 
 
 def publish(
@@ -386,6 +364,7 @@ def publish(
     *,
     discard: bool = False,
     index_parts: int | None = None,
+    drop_unreadable: bool = False,
     progress: Progress = silent,
     waiting: Callable[[], None] = lambda: None,
 ) -> PublishReport:
@@ -395,10 +374,12 @@ def publish(
         discard: whether to delete unfinished plans, with the rows that were not published, instead.
         index_parts: the number of parts in which `index_part` then builds the vector index, if the library needs a new
             one: the plan is completed by a later call, when all are built. By default this call builds it.
+        drop_unreadable: whether a re-embedding leaves out unreadable videos; see `vop.search.sync.reembed`.
 
     Raises:
         UsageError: the library does not exist, or a number is not allowed.
-        VopError: a shard was written with other models or another version of vop, or a plan is from another version.
+        VopError: a shard was written with other models or another version of vop, a plan is from another version, or
+            a re-embedding cannot be completed; see `vop.search.sharding.reembed_parts.publish_moved`.
     """
     if index_parts is not None and index_parts < 1:
         raise UsageError(f"index_parts is {index_parts}; give 1 or more")
@@ -426,6 +407,24 @@ def publish(
             else:
                 report.committed += len(plan.committed())
                 report.shards += plan.num_shards
+        for place in Plan.all_of(library.path, under=REEMBEDDING):
+            if discard:
+                Plan.remove(place)
+                report.discarded += 1
+                continue
+            fragments.lance()
+            try:
+                plan = Plan.read(place)
+                published, moved = publish_moved(library, plan, drop_unreadable=drop_unreadable)
+            except VopError as error:
+                refused = error
+                continue
+            report.published += published
+            if moved is not None:
+                report.reembedded.append(moved)
+                break  # the library has moved to another model
+            report.committed += len(plan.committed())
+            report.shards += plan.num_shards
         if report.discarded and isinstance(library.path, Address):
             tidy(library)  # deletes the rows that were not published
     if refused is not None:
