@@ -11,12 +11,15 @@ import pytest
 from search.libraries import a_file, make_library, rows_of, unit_vectors
 from vop.cli import main
 from vop.errors import VopError
-from vop.search import vector_index
+from vop.search import lease, vector_index
 from vop.search.sharding import vectors
 from vop.search.sharding.plan import Plan
 from vop.search.sharding.runners import local, open_worker
 from vop.search.store import Store
+from vop.search.sync import index
+from vop.search.sync.lock import library_lock
 from vop.search.vector_index import Indexed
+from vop.storage.address import Address
 
 pytest.importorskip("lance", reason="pylance is not installed: pip install 'vop[shards]'")
 FILES, SEGMENTS = 12, 250
@@ -165,3 +168,21 @@ def test_a_batch_job_builds_its_parts(folder, videos, tmp_path, tiny_folder, mon
     assert (report["index_left"], report["completed"][0]["added"]) == (0, 4)
     assert found.table.index_stats("embedding_1_idx").num_indices == 2
     assert not (folder / "vectors").exists()
+
+
+def test_in_object_storage(object_server, videos, tmp_path, tiny_folder, monkeypatch):
+    monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
+    object_server.make_bucket()
+    place = Address("s3", "films", "my library")
+    index(place, [tmp_path / "videos"], model=str(tiny_folder), num_frames=2, precision="fp32", workers=2)
+    monkeypatch.setattr(vector_index, "EXACT_ROWS", 3)
+    library = Store.open(place)
+    with library_lock(place):
+        plan = vectors.prepare(library, parts=2)
+        list(worked(plan, plan.numbers()))
+        assert vectors.planned_parts(library, parts=2) == 0
+        vectors.commit_planned(library)
+    assert library.table.index_stats("embedding_1_idx").num_unindexed_rows == 0
+    assert not Plan.all_of(place, under="vectors")
+    vector = library.table.search().select(["embedding_1"]).to_arrow().column(0)[4].as_py()
+    assert library.search(np.array(vector, np.float32), k=1)[0].score == pytest.approx(1, abs=1e-5)
