@@ -193,6 +193,14 @@ def test_a_batch_job(library, moved, part, publish):
     assert_same(library, moved)
 
 
+def test_a_plan_that_another_command_has_completed(library, moved, tuned, part, publish):
+    part(1)
+    reembed(library, tuned, precision="fp32")
+    assert publish() == publish()
+    assert not Plan.all_of(library, under="reembedding")
+    assert_same(library, moved)
+
+
 def test_a_batch_job_and_a_video_that_comes_later(library, index_videos, videos, part, publish, capsys):
     before = Store.open(library).manifest
     videos["b"].with_name("later.mp4").write_bytes(videos["a"].read_bytes()[:-1] + b"-")

@@ -415,6 +415,9 @@ def publish(
             fragments.lance()
             try:
                 plan = Plan.read(place)
+                if plan.table == library.manifest.table:  # another command has completed it
+                    plan.discard()
+                    continue
                 published, moved = publish_moved(library, plan, drop_unreadable=drop_unreadable)
             except VopError as error:
                 refused = error

@@ -54,8 +54,7 @@ def reembed_part(
     check_part(part, parts)
     lance()  # fails early
     workers = count_workers(workers, batch_size=batch_size)
-    with staging(folder, absolute_name(model), **settings) as (library, staged, _):
-        plan = _plan_for(staged) or new_plan(library, staged, remaining(library, staged), parts=parts)
+    plan = _planned(folder, model, parts=parts, settings=settings)
     unfinished = set(plan.unfinished())
     numbers = [number for number in plan.numbers(part, parts) if number in unfinished]
     if numbers:
@@ -69,6 +68,12 @@ def reembed_part(
             mover.work(number, progress=show)
             done += len(plan.files(number))
     return PartReport.of(plan, part=part, parts=parts, written=len(numbers))
+
+
+def _planned(folder: str | Path | Address, model: str, *, parts: int, settings: StagingSettings) -> Plan:
+    """Return the plan of a re-embedding. Opens the model, which is closed again before the work begins."""
+    with staging(folder, absolute_name(model), **settings) as (library, staged, _):
+        return _plan_for(staged) or new_plan(library, staged, remaining(library, staged), parts=parts)
 
 
 def _plan_for(staged: Store) -> Plan | None:

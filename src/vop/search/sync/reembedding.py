@@ -257,7 +257,10 @@ def moved(had: Manifest, planned: Manifest) -> Manifest:
     """
     kept = planned.models[1:]
     if kept and [model.fingerprint for model in kept] != [model.fingerprint for model in had.models]:
-        raise VopError("the library has moved to other models since its re-embedding was planned; start it again")
+        raise VopError(
+            f"the library has other models ({', '.join(model.name for model in had.models)}) than when its "
+            "re-embedding was planned; vop library publish --discard deletes the plan"
+        )
     return had.with_(
         table=planned.table,
         models=(planned.models[0], *(had.models if kept else ())),
