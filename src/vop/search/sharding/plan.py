@@ -1,5 +1,5 @@
 """A plan: the files that an indexing has to read, cut into shards. It lies in the library's folder, in `shards/ID/`
-(that of a re-embedding in `reembedding/ID/`), or below the library's address.
+(that of a re-embedding in `reembedding/ID/`, that of a vector index in `vectors/ID/`), or below the library's address.
 
     plan.json               the call, the library's table, and what makes the embeddings
     00012.files.json        the files of a shard
@@ -69,6 +69,8 @@ class PlannedFile:
         volume: its filesystem; see `FoundFile`.
         metadata: the owner's metadata of it.
         seconds: its duration, if it is known before it is read.
+
+    For a vector index it is a file of the table: its name, and the number of its rows as its size.
     """
 
     location: str

@@ -105,7 +105,8 @@ def publish_moved(library: Store, plan: Plan, *, drop_unreadable: bool) -> tuple
     published = len(Publisher(staged, plan).publish())
     if len(plan.committed()) < plan.num_shards:
         return published, None
-    failed = dropped(plan)
+    present = library.videos()
+    failed = [failure for failure in dropped(plan) if failure.path in present]
     left = {record.path for record in remaining(library, staged)} - {failure.path for failure in failed}
     if left:
         plan.discard()
@@ -118,7 +119,7 @@ def publish_moved(library: Store, plan: Plan, *, drop_unreadable: bool) -> tuple
         staged,
         None,
         failed,
-        resumed=len(library.videos()) - plan.num_files,
+        resumed=len(present) - plan.num_files,
         drop_unreadable=drop_unreadable,
     )
     plan.discard()
