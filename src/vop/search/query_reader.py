@@ -39,15 +39,23 @@ class QueryReader:
 
     def search_of(self, query: Query, words: WordsMode) -> tuple[Vector | None, Query, Callable[..., list[Moment]]]:
         """Return the vector of a query, None if pictures do not count; the part that it stands for; and the search."""
-        asked = self._asked(query, words)
-        vector: Vector | None
+        vector, seen, asked = self.read(query, words)
         if asked is None:
-            vector = self.vector(query)
+            assert vector is not None
             leave_out = [moment.video for moment in moments_of(query)]
-            return vector, query, partial(self.store.search, vector, leave_out=leave_out)
+            return vector, seen, partial(self.store.search, vector, leave_out=leave_out)
+        return vector, seen, partial(self.store.search_words, vector, asked, only=words == "only")
+
+    def read(self, query: Query, words: WordsMode) -> tuple[Vector | None, Query, WordsQuery | None]:
+        """Return the vector of a query, the part that it stands for, and what it asks of words.
+
+        The vector is None if pictures do not count, and the last one if words do not.
+        """
+        asked = self._asked(query, words)
+        if asked is None:
+            return self.vector(query), query, None
         by_pictures = asked.seen and words != "only"
-        vector = self.vector(asked.seen) if by_pictures else None
-        return vector, asked.seen, partial(self.store.search_words, vector, asked, only=words == "only")
+        return self.vector(asked.seen) if by_pictures else None, asked.seen, asked
 
     def _asked(self, query: Query, words: WordsMode) -> WordsQuery | None:
         """Return what a query asks of words; None if it asks only for pictures."""
