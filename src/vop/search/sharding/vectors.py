@@ -27,12 +27,13 @@ import pyarrow as pa
 
 from vop.errors import VopError
 from vop.search import vector_index
+from vop.search.database import storage_options
 from vop.search.lease import check_held
 from vop.search.manifest import DATABASE, VECTORS
 from vop.search.sharding.fragments import explained, lance
 from vop.search.sharding.plan import Call, Plan, PlannedFile, Runner, cut
 from vop.search.state import Amount
-from vop.search.store import Store, storage_options
+from vop.search.store import Store
 from vop.storage.address import Location
 from vop.storage.errors import MissingObject
 from vop.storage.objects import head
