@@ -13,7 +13,9 @@ from vop.cli import main
 from vop.errors import VopError
 from vop.search import lease, vector_index
 from vop.search.sharding import vectors
+from vop.search.sharding.commands import index_in_shards
 from vop.search.sharding.plan import Plan
+from vop.search.sharding.reembedding import reembed_in_shards
 from vop.search.sharding.runners import local, open_worker
 from vop.search.store import Store
 from vop.search.sync import index
@@ -168,6 +170,17 @@ def test_a_batch_job_builds_its_parts(folder, videos, tmp_path, tiny_folder, mon
     assert (report["index_left"], report["completed"][0]["added"]) == (0, 4)
     assert found.table.index_stats("embedding_1_idx").num_indices == 2
     assert not (folder / "vectors").exists()
+
+
+def test_indexing_and_reembedding_in_shards(folder, videos, tmp_path, tiny_folder, monkeypatch):
+    monkeypatch.setattr(vector_index, "EXACT_ROWS", 3)
+    monkeypatch.setattr(vector_index, "build_index", None)  # it is not called
+    own = {"run": worked, "parts": 2, "precision": "fp32"}
+    index_in_shards(folder, [tmp_path / "videos"], model=str(tiny_folder), num_frames=2, **own)
+    assert Store.open(folder).table.index_stats("embedding_1_idx").num_indices == 2
+    reembed_in_shards(folder, "mini", **own)
+    moved = Store.open(folder)
+    assert moved.table.index_stats(f"{moved.models[0].column}_idx").num_indices == 2
 
 
 def test_in_object_storage(object_server, videos, tmp_path, tiny_folder, monkeypatch):
