@@ -34,7 +34,7 @@ import numpy as np
 import pyarrow as pa
 
 from vop.errors import UsageError, VopError
-from vop.search import confidence, duplicates, failures, manifest, near_copies, owned, owners, vector_index
+from vop.search import cached, confidence, duplicates, failures, manifest, near_copies, owned, owners, vector_index
 from vop.search.browsing import BrowsedVideos, Catalogue, Folder
 from vop.search.duplicates import Duplicates
 from vop.search.failures import Failure
@@ -960,7 +960,7 @@ def database_of(library: Location) -> tuple[str | Path, dict[str, str]]:
     """Return where the database of a library is, and the options for its storage."""
     if isinstance(library, Path):
         return library / DATABASE, {}
-    return str(small_files.child(library, DATABASE)), storage_options(library)
+    return cached.database_of(library) or (str(small_files.child(library, DATABASE)), storage_options(library))
 
 
 def storage_options(place: Location) -> dict[str, str]:

@@ -77,6 +77,17 @@ def list_objects(prefix: Address) -> Iterator[ObjectInfo]:
                 yield _info(prefix, meta)
 
 
+def list_level(prefix: Address) -> tuple[list[ObjectInfo], list[Address]]:
+    """Return the objects directly below a prefix, and the prefixes directly below it.
+
+    Raises:
+        StorageError: the bucket cannot be listed.
+    """
+    with _explained(prefix):
+        found = _client().list_with_delimiter(_store(prefix), prefix.key or None)
+        return [_info(prefix, meta) for meta in found["objects"]], [prefix.at(key) for key in found["common_prefixes"]]
+
+
 def head(address: Address) -> ObjectInfo:
     """Describe an object.
 
@@ -126,6 +137,17 @@ def read_range(info: ObjectInfo, start: int, end: int) -> bytes:
     if len(content) != end - start or (found.size, found.version) != (info.size, info.version):
         raise ChangedObject(info.address, "it has changed")
     return content
+
+
+def read_part(address: Address, start: int, end: int | None) -> tuple[bytes, ObjectInfo]:
+    """Return the bytes from `start` to `end` of an object, or to its own end if that comes first, and its description.
+
+    A negative `start` counts from the object's end.
+    """
+    part: Any = {"suffix": -start} if start < 0 else {"offset": start} if end is None else (start, end)
+    with _explained(address):
+        result = _client().get(_store(address), address.key, options={"range": part})
+        return bytes(result.bytes()), _info(address, result.meta)
 
 
 def download(info: ObjectInfo, path: Path) -> None:
