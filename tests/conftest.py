@@ -78,7 +78,7 @@ def running_object_server() -> Iterator[ObjectServer]:
 
 @pytest.fixture
 def object_server(running_object_server, monkeypatch, tmp_path) -> ObjectServer:
-    """An empty S3-compatible server, with the credentials for it in the environment, a scratch and a cache of its own."""
+    """An empty S3-compatible server, with the credentials for it in the environment, its own scratch and cache."""
     without_settings(monkeypatch, tmp_path)
     for name, value in {**SETTINGS, "AWS_ENDPOINT_URL": running_object_server.url}.items():
         monkeypatch.setenv(name, value)

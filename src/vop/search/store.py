@@ -217,8 +217,6 @@ class Store:
     def create(cls, path: str | Path | Address, wanted: Manifest) -> Store:
         """Create an empty library; see `vop.search.sync.lock.check_folder`."""
         place = absolute(path)
-        if wanted.keep_frames and isinstance(place, Address):
-            raise UsageError(f"{place}: a library in object storage cannot keep frames; leave out --keep-frames")
         with _explained(place):
             database = connect(place)
             database.create_table(wanted.table, schema=schema(wanted.models), exist_ok=True)
@@ -899,8 +897,6 @@ class Store:
 
     def drop_frames(self) -> None:
         """Delete the kept frames of segments that are neither in the library nor restorable."""
-        if not isinstance(self.path, Path):  # it keeps none
-            return
         from vop.search.frames import SegmentFrames  # imports PyTorch
 
         frames = SegmentFrames.of(self.manifest, self.path)
@@ -956,11 +952,16 @@ class Store:
                 self._database.drop_table(name)
 
 
-def database_of(library: Location) -> tuple[str | Path, dict[str, str]]:
-    """Return where the database of a library is, and the options for its storage."""
+def database_of(library: Location, *, cache: bool = True) -> tuple[str | Path, dict[str, str]]:
+    """Return where the database of a library is, and the options for its storage.
+
+    Args:
+        cache: whether to read objects through the cache on this machine, if this process does not write to the library.
+    """
     if isinstance(library, Path):
         return library / DATABASE, {}
-    return cached.database_of(library) or (str(small_files.child(library, DATABASE)), storage_options(library))
+    behind_cache = cached.database_of(library) if cache else None
+    return behind_cache or (str(small_files.child(library, DATABASE)), storage_options(library))
 
 
 def storage_options(place: Location) -> dict[str, str]:
@@ -969,11 +970,13 @@ def storage_options(place: Location) -> dict[str, str]:
     return {"allow_http": "true"} if is_plain else {}
 
 
-def connect(library: Location, *, read_consistency_interval: timedelta | None = None) -> DBConnection:
-    """Connect to the database of a library."""
+def connect(
+    library: Location, *, read_consistency_interval: timedelta | None = None, cache: bool = True
+) -> DBConnection:
+    """Connect to the database of a library; see `database_of`."""
     import lancedb
 
-    uri, options = database_of(library)
+    uri, options = database_of(library, cache=cache)
     return lancedb.connect(uri, read_consistency_interval=read_consistency_interval, storage_options=options or None)
 
 

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -185,10 +185,14 @@ def delete(address: Address) -> None:
 
 def delete_below(prefix: Address) -> None:
     """Delete all objects below a prefix, by few requests."""
-    keys = [info.address.key for info in list_objects(prefix)]
-    if keys:
-        with _explained(prefix), suppress(FileNotFoundError):
-            _client().delete(_store(prefix), keys)
+    delete_all([info.address for info in list_objects(prefix)])
+
+
+def delete_all(addresses: Sequence[Address]) -> None:
+    """Delete objects of one bucket, by few requests."""
+    if addresses:
+        with _explained(addresses[0]), suppress(FileNotFoundError):
+            _client().delete(_store(addresses[0]), [address.key for address in addresses])
 
 
 def presign(address: Address, *, seconds: float) -> str:
