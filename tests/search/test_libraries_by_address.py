@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import traceback
 
 import numpy as np
 import pytest
 
+from search.libraries import unit_vectors
 from search.owners_videos import write_video
 from vop.cli import main
 from vop.errors import UsageError, VopError
 from vop.models.pretrained import create
-from vop.search import lease
+from vop.search import cached, lease
 from vop.search.failures import UNREADABLE, failure
 from vop.search.filters import Filters
 from vop.search.lease import Lease
@@ -21,7 +23,7 @@ from vop.search.library import Library
 from vop.search.store import Store
 from vop.search.sync import check, forget, index, reembed, restore, salvage
 from vop.search.sync.lock import library_lock
-from vop.storage import objects, small_files
+from vop.storage import loopback, objects, small_files
 from vop.storage.address import Address
 from vop.storage.errors import StorageError
 
@@ -118,6 +120,40 @@ def test_searching_while_indexing(index_there, videos, tmp_path):
     assert seen[0] == 1
     assert library.status().videos == 4
     assert library.status().index is None
+
+
+def test_rows_are_read_once(index_there, videos, monkeypatch, tmp_path):
+    index_there(videos["a"])
+    vector, read, read_part = unit_vectors(1, size=Store.open(LIBRARY).models[0].embed_dim)[0], [], loopback.read_part
+
+    def counted(address, start, end):
+        read.extend([address] * cached.is_immutable(address.key))
+        return read_part(address, start, end)
+
+    def search() -> tuple[dict[str, float], bool]:
+        """Search like another process; return the results, and whether rows were read from the server."""
+        read.clear()
+        return {moment.path: moment.score for moment in Store.open(LIBRARY).search(vector)}, bool(read)
+
+    monkeypatch.setattr(loopback, "read_part", counted)
+    found, has_read = search()
+    assert (list(found), has_read) == ([str(videos["a"])], True)
+    assert search() == (found, False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", os.environ["AWS_ENDPOINT_URL"])
+    assert search() == (found, False)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # the clients for the server are open
+    assert search() == (found, False)
+    monkeypatch.delenv("HTTP_PROXY")
+    for path in (tmp_path / "cache").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-1])
+    assert search() == (found, True)
+    index_there()
+    assert len(search()[0]) == 4
+    monkeypatch.setenv("VOP_CACHE_SIZE", "0")
+    assert (len(search()[0]), read) == (4, [])
 
 
 @pytest.mark.slow

@@ -218,7 +218,7 @@ class Store:
         """Create an empty library; see `vop.search.sync.lock.check_folder`."""
         place = absolute(path)
         with _explained(place):
-            database = connect(place)
+            database = connect(place, cache=False)
             database.create_table(wanted.table, schema=schema(wanted.models), exist_ok=True)
             database.create_table(failures.TABLE, schema=failures.SCHEMA, exist_ok=True)
             manifest.write(wanted, place)

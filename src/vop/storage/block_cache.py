@@ -27,7 +27,8 @@ DEFAULT_BYTES = 2 * 10**9
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(B|KB|MB|GB|TB)?", re.IGNORECASE)
 _HEADER = struct.Struct(">IQ")  # the checksum of all that follows, and the size of the whole object
-_TEMPORARY, _ABANDONED_SECONDS = ".tmp-", 3600.0
+_FOLDER_NAME, _FILE_NAME = re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]{38}")
+_TEMPORARY, _ABANDONED_SECONDS = ".tmp-vop-", 3600.0
 _KEPT_SHARE = 0.9  # of the size, after old blocks were removed
 _LOOK_SHARE = 0.05  # of the size that a process writes before it looks again at what others have written
 _PAUSE_SECONDS = 60.0  # after a failed write
@@ -126,14 +127,14 @@ class BlockCache:
     def _blocks(self) -> Iterator[tuple[float, int, Path]]:
         """Yield when each block was last used, its size and its file. Remove files that killed processes left."""
         abandoned = time.time() - _ABANDONED_SECONDS
-        for folder in [entry.path for entry in os.scandir(self.folder) if entry.is_dir()]:
+        for folder in [entry.path for entry in os.scandir(self.folder) if _FOLDER_NAME.fullmatch(entry.name)]:
             for entry in os.scandir(folder):
                 with suppress(FileNotFoundError):  # another process has removed it
                     state = entry.stat()
                     if entry.name.startswith(_TEMPORARY):
                         if state.st_mtime < abandoned:
                             os.unlink(entry.path)
-                    else:
+                    elif _FILE_NAME.fullmatch(entry.name):
                         yield state.st_mtime, state.st_size, Path(entry.path)
 
     def _path(self, name: str) -> Path:

@@ -24,7 +24,7 @@ from xml.sax.saxutils import escape
 
 from vop.storage.address import Address
 from vop.storage.block_cache import Block, BlockCache
-from vop.storage.errors import DeniedObject, MissingObject, StorageError
+from vop.storage.errors import DeniedObject, MissingObject, ObjectError, StorageError
 from vop.storage.objects import PART_BYTES, ObjectInfo, endpoint, head, list_level, list_objects, read, read_part
 
 BLOCK_BYTES = 2**16  # small, since many reads are of a few rows
@@ -63,7 +63,10 @@ class CachedReads:
             if block is not None:
                 found[number] = block
         for first, last in _runs([number for number in numbers if number not in found]):
-            content, info = read_part(address, first * BLOCK_BYTES, (last + 1) * BLOCK_BYTES)
+            begin, until = first * BLOCK_BYTES, (last + 1) * BLOCK_BYTES
+            content, info = read_part(address, begin, until)
+            if len(content) != min(until, info.size) - begin:
+                raise ObjectError(address, "only a part of it could be read")
             for number in range(first, last + 1):
                 place = (number - first) * BLOCK_BYTES
                 found[number] = block = Block(content[place : place + BLOCK_BYTES], info.size)
@@ -75,7 +78,7 @@ class CachedReads:
 
 
 def _name(address: Address, number: int) -> str:
-    return f"{endpoint()} {address} {number}"
+    return f"{endpoint()} {address} {BLOCK_BYTES} {number}"
 
 
 def _runs(numbers: list[int]) -> Iterator[tuple[int, int]]:

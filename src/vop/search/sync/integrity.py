@@ -62,7 +62,7 @@ class CheckReport:
     """The result of a check.
 
     Attributes:
-        files, segments, videos: numbers of what was checked.
+        files, segments, videos: numbers of what was checked; files only in a folder.
         damaged_files: damaged files of the library.
         damaged_videos: videos with segments that differ from what was written.
         damaged_frames: the number of segments with damaged kept frames; these are decoded again when needed.
