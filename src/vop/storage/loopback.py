@@ -16,6 +16,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -30,6 +31,7 @@ from vop.storage.objects import PART_BYTES, ObjectInfo, endpoint, head, list_lev
 BLOCK_BYTES = 2**16  # small, since many reads are of a few rows
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _PART_BLOCKS = PART_BYTES // BLOCK_BYTES
+_LARGE_BYTES, _LARGE_READS = 2**20, 8  # so many large ranges are in memory at the same time
 _LONG_AGO = formatdate(0, usegmt=True)  # clients need a time
 log = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class CachedReads:
 
     def __init__(self, cache: BlockCache) -> None:
         self._cache = cache
+        self._large_reads = threading.BoundedSemaphore(_LARGE_READS)
 
     def size(self, address: Address) -> int:
         """Return the size of an object in bytes."""
@@ -56,6 +59,10 @@ class CachedReads:
             start, end = max(0, start + size) if start < 0 else start, size if end is None else end
         if start >= end:
             return b"", self.size(address)
+        with self._large_reads if end - start >= _LARGE_BYTES else nullcontext():
+            return self._read(address, start, end)
+
+    def _read(self, address: Address, start: int, end: int) -> tuple[bytes, int]:
         numbers = range(start // BLOCK_BYTES, (end - 1) // BLOCK_BYTES + 1)
         found: dict[int, Block] = {}
         for number in numbers:
