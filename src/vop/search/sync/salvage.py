@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vop.search import failures, removed
+from vop.search.database import connect
 from vop.search.manifest import Manifest, exists
 from vop.search.results import VideoRecord
 from vop.search.schema import ADDED, CHECKSUM, damaged_rows, field_of, metadata_columns, schema, with_checksums
-from vop.search.store import connect
 from vop.search.vector_index import tidy_up
 from vop.storage.address import Address, Location
 from vop.storage.errors import StorageError
