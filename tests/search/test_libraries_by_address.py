@@ -156,6 +156,14 @@ def test_rows_are_read_once(index_there, videos, monkeypatch, tmp_path):
     assert (len(search()[0]), read) == (4, [])
 
 
+def test_only_files_that_never_change_are_kept():
+    once = "data/1a.lance", "_indices/5f/index.idx", "_deletions/0-3-9.arrow"
+    others = "_versions/184.manifest", "_versions/latest_version_hint.json", "_transactions/3-5f.txn"
+    assert all(cached.is_immutable(f"data/lib/database/words.lance/{name}") for name in once)
+    assert not any(cached.is_immutable(f"data/lib/database/words.lance/{name}") for name in others)
+    assert not any(map(cached.is_immutable, ("data/library.json", "a.lance/library.json", "a/frames/data/1.lance")))
+
+
 @pytest.mark.slow
 def test_the_program_uses_addresses(index_there, videos, capsys, monkeypatch):
     index_there()
