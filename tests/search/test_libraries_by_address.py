@@ -25,7 +25,7 @@ from vop.search.sync import check, forget, index, reembed, restore, salvage
 from vop.search.sync.lock import library_lock
 from vop.storage import loopback, objects, small_files
 from vop.storage.address import Address
-from vop.storage.errors import StorageError
+from vop.storage.errors import DeniedObject, StorageError
 
 LIBRARY = Address("s3", "films", "libraries/holidays")
 LOCK = LIBRARY.at("libraries/holidays/.lock")
@@ -208,7 +208,15 @@ def test_an_outage_is_not_damage(index_there, films, monkeypatch):
     """Otherwise a repair would drop all videos."""
     import moto.settings
 
+    def denied(*_, **__):
+        raise DeniedObject(LOCK, "access is denied")
+
     index_there()
+    with monkeypatch.context() as patch:
+        patch.setattr("vop.search.sync.integrity.library_lock", denied)
+        assert check(LIBRARY).sound  # a check needs no permission to write
+        with pytest.raises(DeniedObject):
+            check(LIBRARY, repair=True)
     monkeypatch.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
     monkeypatch.setattr(salvage, "exists", lambda place: True)  # which fails, too
     for read in (salvage.failures_damage, salvage.removed_damage, salvage.table_damage, salvage.scan_table):
