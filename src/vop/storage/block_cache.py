@@ -87,6 +87,7 @@ class BlockCache:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             path.parent.mkdir(exist_ok=True)
             try:
+                temporary.touch(mode=0o600)  # also in a folder that others may read
                 temporary.write_bytes(b"".join([struct.pack(">I", checksum), size, block.content]))
                 os.replace(temporary, path)
             except BaseException:
