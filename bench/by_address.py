@@ -1,6 +1,6 @@
 """Measure what a search of a library in object storage reads: requests, bytes and time, with and without the cache.
 
-    python bench/by_address.py [--segments 10000,60000] [--latency 30] [--megabits 100] [--json]
+    python bench/by_address.py [--segments 10000,45000,60000] [--latency 30] [--megabits 100] [--json]
 
 The storage is moto's server on this machine. It answers each request after `--latency` milliseconds, and sends an
 answer as fast as a connection of `--megabits`. Each search runs in a process of its own, as `vop search` does.
@@ -113,7 +113,7 @@ def measure(segments: int, counter: Counter, folder: Path) -> Iterator[dict]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--segments", default="10000,60000")
+    parser.add_argument("--segments", default="10000,45000,60000")
     parser.add_argument("--latency", type=float, default=30.0, help="milliseconds")
     parser.add_argument("--megabits", type=float, default=100.0, help="speed of one connection")
     parser.add_argument("--json", action="store_true")
