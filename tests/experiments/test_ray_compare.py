@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
 import threading
 import time
@@ -92,6 +93,22 @@ def test_a_lost_node_and_killed_workers(cluster, tiny_folder, tmp_path, monkeypa
     assert records(Path("out")) == alone
     (weights,) = Path("alone").glob("runs/*Lost*/model.safetensors")
     assert Path("out", *weights.parts[1:]).read_bytes() == weights.read_bytes()
+
+
+def test_a_cluster_that_is_not_there(tiny_folder, tmp_path, capsys):
+    pytest.importorskip("ray", reason="Ray is not installed: pip install 'vop[cluster]'")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    given = ["--data", write_data(tmp_path), "--backbone", tiny_folder, "--learning-rates", "1e-3", *SMALL]
+    assert main([*map(str, ["compare", "--methods", "bias", "--out", tmp_path / "out", *given]), "--ray", address]) == 1
+    assert address in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_gpus_of_no_cluster(capsys):
+    assert main(["compare", "--data", "colours.csv", "--gpus-per-worker", "0.5"]) == 2
+    assert "--ray" in capsys.readouterr().err
 
 
 @pytest.fixture
