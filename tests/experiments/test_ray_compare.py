@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -76,9 +77,11 @@ def test_a_lost_node_and_killed_workers(cluster, tiny_folder, tmp_path, monkeypa
 
     thread = threading.Thread(target=lose_a_node)
     thread.start()
+    signal.signal(signal.SIGTERM, stop := lambda *_: None)
     more = f"{methods},experiments.unlucky:Killed"
     assert main([*words, "--methods", more, "--out", "out", "--ray", cluster.address]) == 1
     thread.join()
+    assert signal.signal(signal.SIGTERM, signal.SIG_DFL) is stop  # not Ray's handler
     out, err = capsys.readouterr()
     (study,) = json.loads(out)["studies"]
     (failure,) = study["failures"]

@@ -5,10 +5,12 @@ Ray is imported only where it is used: it is an extra, and large.
 
 from __future__ import annotations
 
+import signal
 import socket
 import sys
-from collections.abc import Iterable
-from contextlib import redirect_stdout
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Self
@@ -98,7 +100,8 @@ class Cluster:
         try:
             if colon and port.isdecimal() and "://" not in address:
                 socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()  # Ray waits for minutes
-            self.ray.init(address=address, logging_level="error", log_to_driver=False)
+            with _own_sigterm():
+                self.ray.init(address=address, logging_level="error", log_to_driver=False)
         except (OSError, ValueError, RuntimeError) as error:  # a ConnectionError is an OSError
             where = "on this machine" if address == AUTO else f"at {address}"
             raise VopError(
@@ -135,6 +138,15 @@ class Cluster:
             raise error.cause if isinstance(error.cause, Exception) else error from None
         except exceptions.RayError as error:
             raise LostWorker(type(error).__name__) from error
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's own handler of SIGTERM, in whose place Ray would end the process."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(handler) and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 class LostWorker(Exception):
