@@ -18,7 +18,7 @@ from tiny_data import write_data
 from vop.cli import main
 from vop.datasets.readers import load
 from vop.experiments import figures, report
-from vop.experiments.cluster import WrongNode, _check, _Place
+from vop.experiments.cluster import Place, WrongNode, check_node
 from vop.experiments.plan import Plan, arms_of
 from vop.experiments.runner import MANIFEST
 from vop.experiments.work import Job
@@ -125,25 +125,25 @@ def job(tiny_folder, tmp_path):
 
 
 def test_nodes_that_would_compute_other_results(job, tiny, tmp_path):
-    place = _Place(folder=tmp_path, vop_version=VERSION, missing=frozenset(), variables={})
+    place = Place(folder=tmp_path, vop_version=VERSION, missing=frozenset(), variables={})
     with pytest.raises(WrongNode, match=str(job.out)):
-        _check(job, place)
+        check_node(job, place)
     job.out.mkdir()
     identity = {"precision": "float32", "backbone": tiny.content_hash()}
     (job.out / MANIFEST).write_text(json.dumps({"identity": identity}))
     with pytest.raises(WrongNode, match=str(job.cache)):
-        _check(job, place)
+        check_node(job, place)
     job.cache.mkdir()
-    _check(job, place)
+    check_node(job, place)
     with pytest.raises(WrongNode, match=r"0\.0\.1"):
-        _check(job, replace(place, vop_version="0.0.1"))
+        check_node(job, replace(place, vop_version="0.0.1"))
     for name, other in (("precision", "bfloat16"), ("backbone", "other")):
         (job.out / MANIFEST).write_text(json.dumps({"identity": identity | {name: other}}))
         with pytest.raises(WrongNode, match="bfloat16 where" if name == "precision" else "other weights"):
-            _check(job, place)
+            check_node(job, place)
     gone = job.dataset.videos[0].path
     gone.unlink()
     with pytest.raises(WrongNode, match=gone.name):
-        _check(job, place)
+        check_node(job, place)
     (job.out / MANIFEST).write_text(json.dumps({"identity": identity}))
-    _check(job, replace(place, missing=frozenset({str(gone)})))
+    check_node(job, replace(place, missing=frozenset({str(gone)})))

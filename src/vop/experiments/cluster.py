@@ -35,7 +35,7 @@ class WrongNode(VopError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Place:
+class Place:
     """What a node must have in common with the process that runs the experiment.
 
     Attributes:
@@ -73,7 +73,7 @@ class RayWorkers:
         self._cluster, self._ray = cluster, cluster.ray
         self._resources = cluster.resources(jobs=jobs, gpus_per_worker=gpus_per_worker)
         self._running: dict[Any, _Running] = {}  # by what Ray returns
-        self._place: tuple[Dataset, _Place] | None = None
+        self._place: tuple[Dataset, Place] | None = None
 
     @property
     def count(self) -> int:
@@ -109,9 +109,9 @@ class RayWorkers:
         reference = named.remote(pickle.dumps(running.job), running.slot, place, self._mailbox)
         self._running[reference] = running
 
-    def _place_of(self, dataset: Dataset) -> _Place:
+    def _place_of(self, dataset: Dataset) -> Place:
         if self._place is None or self._place[0] is not dataset:
-            place = _Place(
+            place = Place(
                 folder=Path.cwd(),
                 vop_version=VERSION,
                 missing=frozenset(str(video.path) for video in dataset.videos if not video.path.exists()),
@@ -168,20 +168,20 @@ class _Mailbox:
 # -- in the worker processes
 
 
-def _work(pickled: bytes, slot: int, place: _Place, mailbox: Any) -> RunRecord | SearchRecord:
+def _work(pickled: bytes, slot: int, place: Place, mailbox: Any) -> RunRecord | SearchRecord:
     """Run a job, whose bytes are read once this process is prepared for PyTorch."""
     sleep_while_waiting()
     os.environ.update(place.variables)  # Ray has set OMP_NUM_THREADS to the number of the worker's CPUs
     if place.folder.is_dir():
         os.chdir(place.folder)
     job: Job = pickle.loads(pickled)
-    _check(job, place)
+    check_node(job, place)
     from vop.experiments.work import run_job
 
     return run_job(job, sending(job.name, slot, lambda message: mailbox.put.remote(message)))
 
 
-def _check(job: Job, place: _Place) -> None:
+def check_node(job: Job, place: Place) -> None:
     """Check that this node has an experiment's files, and computes the same results as the other nodes.
 
     Raises:
