@@ -30,12 +30,13 @@ test: lint types browser
 test-fast: install
 	$(PYTEST) -m "not slow"
 
-# Indexing in shards on real parts: killed processes, an S3-compatible server, and a Ray cluster of three node processes
-# that loses one. It takes about 4 minutes, and so is no part of `test`.
+# Indexing in shards and comparing on real parts: killed processes, an S3-compatible server, and a Ray cluster of three
+# node processes that loses one. It takes about 5 minutes, and so is no part of `test`.
 cluster-test: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cluster]"
 	$(BIN)/python -m pytest tests/search/test_shards.py tests/search/test_shards_by_address.py \
-	  tests/search/test_shards_processes.py tests/search/test_ray_resources.py tests/search/test_ray_cluster.py
+	  tests/search/test_shards_processes.py tests/utils/test_ray_resources.py tests/search/test_ray_cluster.py \
+	  tests/experiments/test_ray_compare.py
 
 lint: install
 	$(BIN)/ruff check .
