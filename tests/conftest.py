@@ -19,6 +19,8 @@ from quicker import captions_embedded_once, decode_in_this_process, real_process
 from slow import SLOW_FILES
 from tiny_clip import make_clip_folder
 
+ABOUT_PROCESSES = {"datasets", "server", "utils", "video"}  # folders
+
 
 def is_slow(path: Path) -> bool:
     return any(path.match(f"tests/{pattern}") for pattern in SLOW_FILES)
@@ -57,6 +59,13 @@ def _ctrl_c():
     The handler is set for each test, because some libraries restore the handler that they found when imported.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _few_processes(request):
+    """Most tests decode in their own process. Programs that tests start, and fixtures of files, use real ones."""
+    if request.path.parent.name not in ABOUT_PROCESSES:
+        request.getfixturevalue("decode_in_this_process")
 
 
 @pytest.fixture(autouse=True, scope="session")

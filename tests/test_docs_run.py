@@ -171,7 +171,7 @@ def prepare(page: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("captions_embedded_once", "decode_in_this_process")
+@pytest.mark.usefixtures("captions_embedded_once")
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page_run(page, workplace, monkeypatch, capsys):
     prepare(page)

@@ -9,8 +9,8 @@ TRAINING = ["--epochs", "2", "--batch-size", "2", "--num-frames", "2", "--worker
 
 
 @pytest.fixture(autouse=True)
-def _quick(decode_in_this_process, captions_embedded_once):
-    """Commands of most tests decode in this process; programs that a test starts use processes of their own."""
+def _quick(captions_embedded_once):
+    """Many commands index the same few videos."""
 
 
 @pytest.fixture(scope="session")

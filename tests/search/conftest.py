@@ -33,8 +33,8 @@ def index_videos(folder, videos, tiny_folder, tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def _quick(decode_in_this_process, captions_embedded_once):
-    """What a test of a library measures is not here."""
+def _quick(captions_embedded_once):
+    """Most tests index a few small videos."""
 
 
 @pytest.fixture
