@@ -38,7 +38,7 @@ def captions_embedded_once(monkeypatch) -> None:
     def remembered(library, model, opened):
         if not opened:
             return embed(library, model, opened)
-        key = (model.fingerprint, model.precision, model.embedding)
+        key = (model.fingerprint, model.precision, model.embedding, calibrating.unlikely_captions())
         if key not in _CAPTIONS:
             _CAPTIONS[key] = embed(library, model, opened)
         return _CAPTIONS[key]
