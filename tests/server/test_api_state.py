@@ -98,6 +98,7 @@ def test_openapi_describes_every_path(client):
         "/api/libraries/{library}/videos/{video}/lines",
         "/api/libraries/{library}/videos/{video}/moment.mp4",
         "/api/libraries/{library}/videos/{video}/clip",
+        "/api/libraries/{library}/videos/{video}/playlist.m3u",
         "/api/libraries/{library}/export",
     }
     sentences = document["paths"]["/api/views/{view}/search"]["get"]

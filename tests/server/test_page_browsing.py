@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
+from urllib.request import url2pathname
 
 import pytest
 from playwright.sync_api import expect
@@ -104,3 +105,9 @@ def test_clips_and_lists_are_downloads(tab, served):
     with tab.expect_download() as download_info:
         tab.get_by_role("link", name="Save clip").click()
     assert download_info.value.path().stat().st_size > 1000
+    with tab.expect_download() as download_info:
+        tab.get_by_role("link", name="Open in player").click()
+    *_, start, address = download_info.value.path().read_text(encoding="utf-8").splitlines()
+    assert download_info.value.suggested_filename.endswith(".m3u")
+    assert start == f"#EXTVLCOPT:start-time={results[0]['start_seconds']:.3f}"
+    assert url2pathname(urlsplit(address).path) == results[0]["path"]

@@ -186,6 +186,19 @@ class SavedClipParameters(ClipParameters):
     )
 
 
+class PlaylistParameters(BaseModel):
+    """Where a playlist begins, and how it names the video."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start_seconds: float = Field(0.0, ge=0, allow_inf_nan=False, description="Where to begin.")
+    address: Literal["auto", "file", "server"] = Field(
+        "auto",
+        description="How to name the video. file: by its path; server: by its URL on this server; auto: by its path "
+        "for browsers on the server's own machine, and by its URL for others.",
+    )
+
+
 class ExportedSegment(BaseModel):
     """A moment of a list: a segment, and where the moment lies in its video, if not the whole segment."""
 

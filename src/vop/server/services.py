@@ -18,6 +18,7 @@ from vop.server.libraries import Libraries
 from vop.server.media_worker import MediaWorker
 from vop.server.metrics import Metrics
 from vop.server.rate_limiter import ConcurrencyLimiter, UploadLimiter
+from vop.server.signed_links import SignedLinks
 from vop.storage.scratch import Scratch
 from vop.utils.memory import usable_memory
 from vop.utils.threads import usable_cores
@@ -50,6 +51,7 @@ class Services:
         indexing: the indexings that this server starts, by the names of the libraries.
         folder: folder of temporary files, removed when the server stops.
         read_only: whether clients cannot change tags and favourites.
+        links: signs links to videos; None if clients need no token.
 
     Raises:
         UsageError: a model does not exist.
@@ -68,6 +70,7 @@ class Services:
         may_index: bool = False,
     ) -> None:
         self.max_upload_bytes, self.may_index, self.read_only = max_upload_bytes, may_index, False
+        self.links: SignedLinks | None = None
         self.metrics = Metrics()
         self.libraries = Libraries(libraries, precision=precision, on_encoded=self.metrics.encoded)
         self.indexing = {name: Indexing(served.library.path) for name, served in self.libraries.by_name.items()}

@@ -108,9 +108,11 @@ export class Player {
     });
     const link = copyButton("Copy link", () => location.href);
     const path = copyButton("Copy path", () => moment.path);
+    const opened = { class: "button", href: playlistPath(moment), download: "", title: "A playlist for VLC and other players" };
+    const open = el("a", opened, "Open in player");
     const save = el("a", { class: "button", href: clipPath(moment), download: "" }, "Save clip");
     const [before, after] = [to("Previous", -1), to("Next", 1)];
-    return el("footer", {}, before, again, after, el("span", { class: "space" }), like, save, link, path);
+    return el("footer", {}, before, again, after, el("span", { class: "space" }), like, open, save, link, path);
   }
 
   #play(seconds) {
@@ -162,11 +164,17 @@ export class Player {
   }
 }
 
+const videoPath = ({ media_url }) => media_url.replace(/\/moment\.mp4.*$/, "");
+
 // Where the server gives the moment as a file to keep.
-function clipPath({ media_url, start_seconds, end_seconds }) {
+function clipPath(moment) {
+  const { start_seconds, end_seconds } = moment;
   const times = new URLSearchParams({ start_seconds, end_seconds: Math.min(end_seconds, start_seconds + LONGEST_CLIP) });
-  return `${media_url.replace(/\/moment\.mp4.*$/, "")}/clip?${times}`;
+  return `${videoPath(moment)}/clip?${times}`;
 }
+
+// Where the server gives a playlist, with which a player on the user's machine opens the video at the moment.
+const playlistPath = (moment) => `${videoPath(moment)}/playlist.m3u?${new URLSearchParams({ start_seconds: moment.start_seconds })}`;
 
 function columnsOf({ columns }) {
   const rows = Object.entries(columns).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
