@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from vop.export.frames import Source
+    from vop.video.clip_export import SavedClip
 
 
 class MediaWorker:
@@ -101,10 +102,11 @@ class MediaWorker:
         end_seconds: float,
         duration_seconds: float | None = None,
         exact: bool = False,
-    ) -> None:
+    ) -> SavedClip:
         """Write a clip of a video to keep, as `vop.video.clip_export.save_clip` does."""
         times = {"start_seconds": start_seconds, "end_seconds": end_seconds, "duration_seconds": duration_seconds}
-        self.run(_save_clip, path, out, exact=exact, **times)
+        saved: SavedClip = self.run(_save_clip, path, out, exact=exact, **times)
+        return saved
 
     def read_source(self, file: Path, *, path: str, url: str, duration_seconds: float) -> Source:
         """Describe a video for editors, as `vop.export.frames.read_source` does."""
@@ -147,10 +149,10 @@ def _export_clip(path: str | Path, out: str | Path, **times: float) -> None:
     export_clip(path, out, **times)
 
 
-def _save_clip(path: str | Path, out: str | Path, *, exact: bool, **times: Any) -> None:
+def _save_clip(path: str | Path, out: str | Path, *, exact: bool, **times: Any) -> SavedClip:
     from vop.video.clip_export.saving import save_clip
 
-    save_clip(path, out, exact=exact, **times)
+    return save_clip(path, out, exact=exact, **times)
 
 
 def _read_source(file: str | Path, *, name: str, url: str, duration_seconds: float) -> Source:

@@ -18,6 +18,7 @@ from vop.server.libraries import Libraries
 from vop.server.media_worker import MediaWorker
 from vop.server.metrics import Metrics
 from vop.server.rate_limiter import ConcurrencyLimiter, UploadLimiter
+from vop.server.saved_clips import SavedClips
 from vop.server.signed_links import SignedLinks
 from vop.storage.scratch import Scratch
 from vop.utils.memory import usable_memory
@@ -85,6 +86,7 @@ class Services:
         max_bytes = min(MAX_CLIPS_BYTES, shutil.disk_usage(self.folder).free // 4)
         self.scratch = Scratch(self.folder)
         self.clips = ClipCache(self.folder / "moments", max_bytes=max_bytes, write=self.worker.export_clip)
+        self.saved_clips = SavedClips(self.clips, self.worker.save_clip)
         self.metrics.watch(self.libraries, self.requests, self.uploads, self.clips)
         if memory_bytes is None:
             memory_bytes = int(MEMORY_SHARE * usable_memory())

@@ -6,6 +6,7 @@ import { Controls } from "./controls.js";
 import { button, clock, copyButton, crossButton, day, el, folderOf, get, timeRange } from "./dom.js";
 import { isWhole, source, unload } from "./media.js";
 import { popOverlay, pushOverlay } from "./overlay.js";
+import { clipSaver } from "./save-clip.js";
 
 const LONGEST_CLIP = 60; // seconds that the server gives at once
 
@@ -110,9 +111,9 @@ export class Player {
     const path = copyButton("Copy path", () => moment.path);
     const opened = { class: "button", href: playlistPath(moment), download: "", title: "A playlist for VLC and other players" };
     const open = el("a", opened, "Open in player");
-    const save = el("a", { class: "button", href: clipPath(moment), download: "" }, "Save clip");
+    const save = clipSaver((exact) => clipPath(moment, exact));
     const [before, after] = [to("Previous", -1), to("Next", 1)];
-    return el("footer", {}, before, again, after, el("span", { class: "space" }), like, open, save, link, path);
+    return el("footer", {}, before, again, after, el("span", { class: "space" }), like, open, save.link, link, path, save.note);
   }
 
   #play(seconds) {
@@ -167,10 +168,10 @@ export class Player {
 const videoPath = ({ media_url }) => media_url.replace(/\/moment\.mp4.*$/, "");
 
 // Where the server gives the moment as a file to keep.
-function clipPath(moment) {
+function clipPath(moment, exact) {
   const { start_seconds, end_seconds } = moment;
-  const times = new URLSearchParams({ start_seconds, end_seconds: Math.min(end_seconds, start_seconds + LONGEST_CLIP) });
-  return `${videoPath(moment)}/clip?${times}`;
+  const clip = { start_seconds, end_seconds: Math.min(end_seconds, start_seconds + LONGEST_CLIP), ...(exact && { exact }) };
+  return `${videoPath(moment)}/clip?${new URLSearchParams(clip)}`;
 }
 
 // Where the server gives a playlist, with which a player on the user's machine opens the video at the moment.
