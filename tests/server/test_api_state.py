@@ -83,6 +83,7 @@ def test_openapi_describes_every_path(client):
         "/api/views/{view}/search/file",
         "/api/views/{view}/videos/{video}/moments",
         "/api/views/{view}/videos/{video}/moments/file",
+        "/api/libraries/{library}/duplicates",
         "/api/libraries/{library}/failures",
         "/api/libraries/{library}/folders",
         "/api/libraries/{library}/marks",

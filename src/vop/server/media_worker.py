@@ -108,6 +108,11 @@ class MediaWorker:
         saved: SavedClip = self.run(_save_clip, path, out, exact=exact, **times)
         return saved
 
+    def stored_size(self, path: Path) -> tuple[int, int]:
+        """Return the width and height of a video's pictures as they are stored."""
+        size: tuple[int, int] = self.run(_stored_size, path)
+        return size
+
     def read_source(self, file: Path, *, path: str, url: str, duration_seconds: float) -> Source:
         """Describe a video for editors, as `vop.export.frames.read_source` does."""
         source: Source = self.run(_read_source, file, name=path, url=url, duration_seconds=duration_seconds)
@@ -153,6 +158,12 @@ def _save_clip(path: str | Path, out: str | Path, *, exact: bool, **times: Any) 
     from vop.video.clip_export.saving import save_clip
 
     return save_clip(path, out, exact=exact, **times)
+
+
+def _stored_size(path: str | Path) -> tuple[int, int]:
+    from vop.video.probe import stored_size
+
+    return stored_size(Path(path))
 
 
 def _read_source(file: str | Path, *, name: str, url: str, duration_seconds: float) -> Source:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote, urlencode
@@ -10,6 +11,7 @@ from urllib.parse import quote, urlencode
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
 from vop.errors import UsageError
+from vop.search.duplicates import DuplicateVideo
 from vop.search.explanations import explain
 from vop.search.failures import Failure
 from vop.search.filters import FILTERS, DateOrder, FilterOption, Filters, Order
@@ -199,6 +201,15 @@ class PlaylistParameters(BaseModel):
     )
 
 
+class DuplicateParameters(BaseModel):
+    """Which groups of near-duplicates to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    k: int = Field(20, ge=1, le=100, description="The number of groups.")
+    skip: int = Field(0, ge=0, le=2**31, description="The number of groups to leave out first.")
+
+
 class ExportedSegment(BaseModel):
     """A moment of a list: a segment, and where the moment lies in its video, if not the whole segment."""
 
@@ -356,6 +367,55 @@ class BrowseResponse(BaseModel):
     next: str | None = Field(description="Where the next part begins, for `start`; null at the end.")
     total: int = Field(description="The number of all videos that pass the filters.")
     seconds: float = Field(description="Duration of the request.")
+
+
+class VideoVersion(BaseModel):
+    """One of several versions of a video."""
+
+    path: str
+    name: str = Field(description="The file's name.")
+    video: str = Field(description="The video's id.")
+    size: int = Field(description="Of the file, in bytes.")
+    width: int | None = Field(description="Of the pictures as they are stored; null if the file cannot be read now.")
+    height: int | None
+    duration_seconds: float
+    date: str = Field(description="Recording date of the video, ISO 8601.")
+    exact_copies: list[str] = Field(description="Paths of files with the same content.")
+    part_of: str | None = Field(description="For a cut, the path of the longer video.")
+    start_seconds: float | None = Field(description="For a cut, when it begins in the longer video.")
+    segment: str = Field(description="The id of the segment in its middle.")
+    strip_url: str = Field(description="The thumbnail strip of this segment, a JPEG.")
+
+    @classmethod
+    def of(cls, video: DuplicateVideo, *, segments: Mapping[str, str], library_url: str) -> VideoVersion:
+        """Return a video with a segment of it, one of `segments`, by the ids of the videos."""
+        segment = segments[video.video]
+        return cls(
+            **asdict(video),
+            name=location(video.path).name,
+            segment=segment,
+            strip_url=f"{library_url}/segments/{segment}/strip.jpg",
+        )
+
+
+class VersionGroup(BaseModel):
+    """Versions of one video: those that show all of it, largest pictures and files first, and cuts of it."""
+
+    videos: list[VideoVersion]
+    parts: list[VideoVersion]
+
+
+class DuplicateGroups(BaseModel):
+    """Groups of near-duplicates, and the numbers of all."""
+
+    groups: list[VersionGroup]
+    total: int = Field(description="The number of all groups.")
+    near_duplicates: int = Field(description="The number of videos beyond the first of each group.")
+    parts: int = Field(description="The number of cuts.")
+    exact_copies: int = Field(description="The number of files with the content of a video of the library.")
+    were_compared: bool = Field(
+        description="Whether near-duplicates were looked for; otherwise the next indexing does."
+    )
 
 
 class FolderState(BaseModel):
