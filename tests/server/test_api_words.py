@@ -47,6 +47,22 @@ def test_words_only(client):
     assert results(search(client, "a lion", view="spoken", words="only")) == []
 
 
+def test_all_moments_of_a_video(client):
+    """Its lines are moments, too."""
+    (red,) = results(search(client, '"good morning"', view="spoken"))
+    path = f"/api/views/spoken/videos/{red['video']}/moments"
+    (only,) = results(client.get(path, params={"q": "walrus", "words": "only"}))
+    assert (only["line"], only["matched"], only["score"]) == (red["line"], ["heard"], 1.0)
+    (quoted,) = results(client.get(path, params={"q": '"good morning"'}))
+    assert quoted["line"] == red["line"]
+    (both,) = results(client.get(path, params={"q": "good morning"}))
+    assert (both["line"], both["matched"]) == (red["line"], ["seen", "heard"])
+    (seen,) = results(client.get(path, params={"q": "good morning", "words": "none"}))
+    assert (seen["line"], seen["matched"], seen["segment"]) == (None, ["seen"], both["segment"])
+    assert results(client.get(path, params={"q": "a lion", "words": "only"})) == []
+    assert detail(client.get(path, params={"q": "", "words": "only"}), 422)
+
+
 def test_pictures_and_words(client):
     both = results(search(client, "good morning", view="spoken"))
     assert len(both) == len(CLIPS)

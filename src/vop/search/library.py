@@ -358,6 +358,7 @@ class Library:
         *,
         video: str | Path | Address | Moment,
         model: int = 0,
+        words: WordsMode = True,
         refine: bool = True,
         warn: Callable[[str], None] = _log.warning,
     ) -> VideoMoments:
@@ -366,16 +367,22 @@ class Library:
         Args:
             query: as for `search`.
             video: its id; its `Path` or `Address`; or one of its moments.
+            words: as for `search`. The lines of the video that match are moments, too. Of a search for words only, the
+                score of a segment is the share of the query's words in its best line.
             model, refine, warn: as for `search`.
 
         Raises:
             UsageError: an argument is not allowed, or the library does not have the video.
             VideoError, VopError: as for `search`.
         """
-        made_by = self._model(model)
-        id = self._video_id(video)
-        vector, judge = self._vector(query, made_by, number=model, warn=warn), queries.can_be_judged(query)
-        return self._store.moments(vector, id, model=made_by, refine=refine, judge=judge)
+        check_mode(words)
+        made_by, id = self._model(model), self._video_id(video)
+        asked = self._asked(query, words)
+        seen: Query = query if asked is None else asked.seen
+        by_pictures = asked is None or (bool(asked.seen) and words != "only")
+        vector = self._vector(seen, made_by, number=model, warn=warn) if by_pictures else None
+        judge = queries.can_be_judged(seen)
+        return self._store.moments(vector, id, model=made_by, refine=refine, judge=judge, words=asked)
 
     def _video_id(self, video: str | Path | Address | Moment) -> str:
         if isinstance(video, str):

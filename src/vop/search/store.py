@@ -77,6 +77,7 @@ from vop.search.schema import (
 from vop.search.state import read_state
 from vop.search.vector_index import Indexed, Snapshot
 from vop.search.video_moments import Span, VideoMoments, best_spans, check_per_video, in_video, spans_of
+from vop.search.words.in_video import with_words
 from vop.search.words.lines import Line
 from vop.search.words.query import WordsQuery
 from vop.search.words.searching import WordsSearch
@@ -466,19 +467,22 @@ class Store:
     @follows
     def moments(
         self,
-        vector: np.ndarray,
+        vector: np.ndarray | None,
         video: str,
         *,
         model: int | LibraryModel = 0,
         refine: bool = True,
         judge: bool = False,
+        words: WordsQuery | None = None,
     ) -> VideoMoments:
         """Return all moments of a video that match a query, and the scores of its segments.
 
         Args:
             video: the video's id.
-            vector, model, refine: as for `search`.
+            vector: the query (e,); None for a query of words without pictures.
+            model, refine: as for `search`.
             judge: whether to add the confidence of the moments; for sentences.
+            words: the query for words, if they count.
 
         Raises:
             UsageError: the video does not exist.
@@ -486,9 +490,17 @@ class Store:
         """
         own = self._own(model)
         self._row("video", video, ["segment"])
-        rows = self._scored([video], vector=vector, column=own.column)
-        moments = self._moments(spans_of(rows), vector, own, refine=refine)
-        return in_video(rows, self.judged(moments, vector, model=own) if judge else moments)
+        nothing = np.zeros(own.embed_dim, np.float32)
+        rows = self._scored([video], vector=nothing if vector is None else vector, column=own.column)
+        moments = [] if vector is None else self._moments(spans_of(rows), vector, own, refine=refine)
+        found = in_video(rows, moments)
+        if words is not None:
+            lines = self.words.lines(video)
+            found = with_words(rows, moments, lines, words, by_pictures=vector is not None)
+            found = replace(found, moments=self.marked(found.moments))
+        if judge and vector is not None:
+            found = replace(found, moments=self.judged(found.moments, vector, model=own))
+        return found
 
     def _scored(self, videos: Sequence[str], *, vector: np.ndarray, column: str) -> pa.Table:
         """Return all segments of these videos, sorted by video, then by time, with the light columns and scores."""

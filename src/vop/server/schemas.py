@@ -87,6 +87,11 @@ class Sentences(BaseModel):
     w: list[Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]] = Field(
         [], description="A weight for each sentence (default 1). A negative weight finds less of the sentence."
     )
+    words: Literal["both", "only", "none"] = Field(
+        "both",
+        description="What to search: what is seen and what is spoken or written, words only, or no words. In a "
+        "sentence, quoted words must be spoken or written.",
+    )
 
     def sentences(self) -> list[Sentence]:
         """Return the sentences with their weights.
@@ -111,11 +116,6 @@ class SentenceParameters(Sentences, SearchParameters):
         ge=0,
         le=1,
         description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
-    )
-    words: Literal["both", "only", "none"] = Field(
-        "both",
-        description="What to search: what is seen and what is spoken or written, words only, or no words. In a "
-        "sentence, quoted words must be spoken or written.",
     )
 
 

@@ -115,6 +115,16 @@ class Words:
         return sorted(found, key=lambda line: (line.start_seconds, line.end_seconds, line.source, line.text))
 
     @_explained
+    def lines_of(self, videos: Collection[str]) -> dict[str, list[Line]]:
+        """Return the lines of several videos, by video, in no order."""
+        table, found = self._open(WORDS), defaultdict(list)
+        for condition in conditions("video", videos) if table is not None and videos else ():
+            assert table is not None
+            for row in table.search().where(condition).select(list(_LINES)).to_arrow().to_pylist():
+                found[row["video"]].append(_line(row))
+        return dict(found)
+
+    @_explained
     def search(self, query: WordsQuery, *, limit: int) -> list[FoundLine]:
         """Return the lines that match a query best, best first."""
         table = self._open(WORDS)

@@ -187,5 +187,6 @@ function makeTile(moment, { isHere, open }) {
   film.setAttribute("aria-label", `Play ${timeRange(moment)}`);
   film.title = howSimilar(moment);
   film.addEventListener("click", () => open(moment));
-  return el("li", { "aria-current": isHere && "true" }, film, el("span", { class: "time" }, timeRange(moment)));
+  const line = moment.line && el("q", { class: "line-said", title: moment.line.text }, moment.line.text);
+  return el("li", { "aria-current": isHere && "true" }, film, el("span", { class: "time" }, timeRange(moment)), line);
 }
