@@ -298,10 +298,16 @@ def test_words_are_not_judged_by_pictures():
         segments=4,
     )
     line = a_line("words", 1.0)
-    moments = [replace(SEEN[0], score=0.31, line=line), replace(SEEN[1], score=0.1, line=line), SEEN[3]]
+    both = ("seen", "heard")
+    moments = [
+        replace(SEEN[0], score=0.31, line=line, matched=both),
+        replace(SEEN[1], score=0.1, line=line, matched=both),
+        SEEN[3],
+    ]
     first, second, third = judged(moments, np.ones(2, np.float32), calibration)
     assert (first.confidence, first.is_weak) == (1.0, False)
     assert (second.confidence, second.is_weak) == (None, False)
+    assert (first.matched, second.matched, third.matched) == (both, ("heard",), ("seen",))
     assert third.is_weak
     assert at_least([first, second, third], 0.5) == [first, second]
     assert unknown_note([first, second, third], 0.5) is None

@@ -22,6 +22,8 @@ from vop.search.queries import embed_frames
 from vop.search.schema import VideoFile, make_rows
 from vop.search.store import Store
 from vop.search.sync.lock import library_lock
+from vop.search.words.lines import Line
+from vop.search.words.table import WordsRead
 from vop.video.frames import read_frames, video_timeline
 from vop.video.probe import probe
 
@@ -107,6 +109,24 @@ def put_versions(library: Store) -> None:
         table = library.kept_table(near_copies.TABLE, near_copies.PAIR_SCHEMA)
         near_copies.write_pairs(table, [Pair(green, red, SAME, 0.0), Pair(yellow, blue, PART, 1.5)])
         library.put_failures([failure("/videos/again.webm", DUPLICATE, COPY_OF + paths["grey.webm"])])
+
+
+def put_words(library: Store) -> None:
+    """Let red.mp4 and both segments of blue speak, and give grey.webm a subtitle."""
+    ids = {path.rpartition("/")[2]: record.video for path, record in library.videos().items()}
+    said = Line(text="Good morning, walrus", start_seconds=0.25, end_seconds=0.75, source="speech")
+    thanks = [
+        Line(text=text, start_seconds=start, end_seconds=start + 1, source="speech")
+        for text, start in (("Thank you", 0.5), ("Thank you again", 2.5))
+    ]
+    written = Line(text="a walrus sleeps", start_seconds=0.0, end_seconds=0.5, source="grey.en.srt")
+    library.words.put(
+        [
+            WordsRead(ids["red.mp4"], "speech", "1", [said]),
+            WordsRead(ids["blue & white.mp4"], "speech", "1", thanks),
+            WordsRead(ids["grey.webm"], "sidecars", "1", [written]),
+        ]
+    )
 
 
 def put_clips(library: Store, opened: Sequence[TextVideoModel], clips: dict[str, Path]) -> None:

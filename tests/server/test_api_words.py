@@ -6,25 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from server.api_steps import app_of, detail, results, search
-from server.library_data import CLIPS, make_library
-from vop.search.words.lines import Line
-from vop.search.words.table import WordsRead
-
-
-@pytest.fixture(scope="module")
-def spoken(clips, run, tmp_path_factory):
-    """A library in which red.mp4 speaks, and grey.webm has a subtitle."""
-    library = make_library(tmp_path_factory.mktemp("words") / "spoken", [run], clips)
-    ids = {path.rpartition("/")[2]: record.video for path, record in library.videos().items()}
-    said = Line(text="Good morning, walrus", start_seconds=0.25, end_seconds=0.75, source="speech")
-    written = Line(text="a walrus sleeps", start_seconds=0.0, end_seconds=0.5, source="grey.en.srt")
-    library.words.put(
-        [
-            WordsRead(ids["red.mp4"], "speech", "1", [said]),
-            WordsRead(ids["grey.webm"], "sidecars", "1", [written]),
-        ]
-    )
-    return library
+from server.library_data import CLIPS
 
 
 @pytest.fixture(scope="module")

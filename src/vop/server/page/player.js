@@ -7,6 +7,7 @@ import { button, clock, copyButton, crossButton, day, el, folderOf, get, timeRan
 import { isWhole, source, unload } from "./media.js";
 import { popOverlay, pushOverlay } from "./overlay.js";
 import { clipSaver } from "./save-clip.js";
+import { matchedBy } from "./words.js";
 
 const LONGEST_CLIP = 60; // seconds that the server gives at once
 
@@ -69,9 +70,10 @@ export class Player {
   #build(moment) {
     const place = moment.place && `${moment.place.latitude.toFixed(4)}, ${moment.place.longitude.toFixed(4)}`;
     const facts = [timeRange(moment), howSimilar(moment), day(moment.date), place, folderOf(moment.path)].filter(Boolean);
-    const about = el("p", {}, ...facts.map((text) => el("span", {}, text)));
+    const about = el("p", { class: "facts" }, ...facts.map((text) => el("span", {}, text)));
     const name = el("h2", { id: "player-name", title: moment.path }, moment.name);
-    const head = el("header", {}, el("div", {}, name, about), crossButton("Close", () => this.dialog.close()));
+    const matched = moment.line || this.#column?.hasWords ? matchedLine(moment) : null;
+    const head = el("header", {}, el("div", {}, name, about, matched), crossButton("Close", () => this.dialog.close()));
     this.controls.show(moment);
     this.more = el("section", { class: "more-moments", hidden: true });
     const parts = [head, this.stage, this.#buttons(moment), this.tags(moment, this.#column), this.more, columnsOf(moment)];
@@ -177,6 +179,14 @@ function clipPath(moment, exact) {
 // Where the server gives a playlist, with which a player on the user's machine opens the video at the moment.
 const playlistPath = (moment) => `${videoPath(moment)}/playlist.m3u?${new URLSearchParams({ start_seconds: moment.start_seconds })}`;
 
+// "Heard at 0:12: …"
+function matchedLine(moment) {
+  const { words, title } = matchedBy(moment);
+  const { line } = moment;
+  if (!line) return el("p", { class: "said", title }, words);
+  return el("p", { class: "said" }, el("span", { title }, `${words} at ${clock(line.start_seconds)}: `), el("q", { title: line.source }, line.text));
+}
+
 function columnsOf({ columns }) {
   const rows = Object.entries(columns).map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)));
   return el("dl", { hidden: !rows.length }, ...rows);
@@ -187,6 +197,6 @@ function makeTile(moment, { isHere, open }) {
   film.setAttribute("aria-label", `Play ${timeRange(moment)}`);
   film.title = howSimilar(moment);
   film.addEventListener("click", () => open(moment));
-  const line = moment.line && el("q", { class: "line-said", title: moment.line.text }, moment.line.text);
+  const line = moment.line && el("p", { class: "matched" }, el("q", { title: moment.line.text }, moment.line.text));
   return el("li", { "aria-current": isHere && "true" }, film, el("span", { class: "time" }, timeRange(moment)), line);
 }
