@@ -78,6 +78,7 @@ def test_openapi_describes_every_path(client):
         "/healthz",
         "/api/state",
         "/api/libraries/{library}/segments/{segment}",
+        "/api/views/{view}/examples",
         "/api/views/{view}/search",
         "/api/views/{view}/like/{segment}",
         "/api/views/{view}/search/file",

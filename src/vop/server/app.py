@@ -20,6 +20,7 @@ from vop.search.store import Store
 from vop.server import (
     browse_routes,
     duplicate_routes,
+    example_routes,
     export_routes,
     indexing_routes,
     media_routes,
@@ -115,6 +116,7 @@ def create_app(
         app.add_exception_handler(error, _error_handler(status))
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.include_router(search_routes.router)
+    app.include_router(example_routes.router)
     app.include_router(browse_routes.router)
     app.include_router(duplicate_routes.router)
     app.include_router(owner_routes.router)

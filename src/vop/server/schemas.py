@@ -360,6 +360,13 @@ class SearchResponse(BaseModel):
     notes: list[str] = Field([], description="Messages for the user, for example that a long sentence was cut.")
 
 
+class Examples(BaseModel):
+    """Sentences that find something in a library."""
+
+    seen: list[str] = Field(description="What it certainly shows, best first; empty if it is not calibrated.")
+    said: list[str] = Field(description="Words that are spoken or written in it, in quotes.")
+
+
 class BrowseResponse(BaseModel):
     """Videos by date, each from its beginning, with the thumbnail strip of its middle and a score of 0."""
 

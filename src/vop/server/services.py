@@ -14,6 +14,7 @@ from typing import ParamSpec, TypeVar
 from vop.search.store import Store
 from vop.server.clip_cache import ClipCache
 from vop.server.indexing import Indexing
+from vop.server.kept_examples import KeptExamples
 from vop.server.libraries import Libraries
 from vop.server.media_worker import MediaWorker
 from vop.server.metrics import Metrics
@@ -52,6 +53,7 @@ class Services:
         indexing: the indexings that this server starts, by the names of the libraries.
         folder: folder of temporary files, removed when the server stops.
         read_only: whether clients cannot change tags and favourites.
+        examples: example sentences that were found, by view.
         links: signs links to videos; None if clients need no token.
 
     Raises:
@@ -72,6 +74,7 @@ class Services:
     ) -> None:
         self.max_upload_bytes, self.may_index, self.read_only = max_upload_bytes, may_index, False
         self.links: SignedLinks | None = None
+        self.examples: dict[str, KeptExamples] = {}
         self.metrics = Metrics()
         self.libraries = Libraries(libraries, precision=precision, on_encoded=self.metrics.encoded)
         self.indexing = {name: Indexing(served.library.path) for name, served in self.libraries.by_name.items()}

@@ -23,7 +23,7 @@ of off on onto or our out over s she so some t than that the their them then the
 were what when where which who will with you your
 say saying says said someone somebody talk talking talks
 """
-_COMMON = frozenset(_COMMON_WORDS.split())
+COMMON = frozenset(_COMMON_WORDS.split())
 _NO_ENDINGS = ("ss", "us", "is")
 _ENDINGS = ("ing", "ed", "es", "s", "e")
 LONG = 4  # words; so many of a longer sentence count as all of it
@@ -102,7 +102,7 @@ def terms(text: str, *, every: bool = False) -> frozenset[str]:
             if every:
                 found |= set(run)
         words.update(_UNSPACED.sub(" ", word).split())
-    uncommon = words - _COMMON
+    uncommon = words - COMMON
     chosen = words if every or not (uncommon or found) else uncommon
     return frozenset(found | {_stem(word) for word in chosen})
 

@@ -125,6 +125,15 @@ class Words:
         return dict(found)
 
     @_explained
+    def texts(self, *, limit: int) -> list[str]:
+        """Return the texts of some lines, in no order."""
+        table = self._open(WORDS)
+        if table is None:
+            return []
+        texts: list[str] = table.search().select(["text"]).limit(limit).to_arrow().column(0).to_pylist()
+        return texts
+
+    @_explained
     def search(self, query: WordsQuery, *, limit: int) -> list[FoundLine]:
         """Return the lines that match a query best, best first."""
         table = self._open(WORDS)

@@ -201,11 +201,11 @@ function showWelcome() {
   const place = get("welcome");
   const empty = state && isBare(view());
   place.hidden = !state || (!empty && (!isEmpty(query) || isFiltered(query) || Boolean(query.show)));
-  const kind = place.hidden ? "" : empty ? `empty ${Boolean(view().index)}` : "welcome";
+  const kind = place.hidden ? "" : empty ? `empty ${Boolean(view().index)}` : `welcome ${view().id}`;
   if (place.dataset.kind === kind) return; // keeps the focus and the selection
   place.dataset.kind = kind;
   const search = (address) => ask({ ...readUrl(address), view: query.view });
-  place.replaceChildren(...(place.hidden ? [] : empty ? emptyLibrary(view()) : welcome({ search })));
+  place.replaceChildren(...(place.hidden ? [] : empty ? emptyLibrary(view()) : welcome({ view: view(), search })));
 }
 
 // Shows a column for each searched view. Reuses the columns of the last search, so that nothing flickers.
