@@ -37,9 +37,10 @@ export function updateCard(card, moment) {
   card.found.replaceChildren(...parts.filter(Boolean));
 }
 
-// For those who want to know more than the order. A moment that no search has found has a score of 0.
-export function howSimilar({ score, confidence }) {
-  const parts = [score && `similarity ${score.toFixed(3)}`, confidence != null && `confidence ${Math.round(100 * confidence)} %`];
+// For those who want to know more than the order. A moment that no search has found has a score of 0, and that of a moment
+// that matches only by its words may be that of the words.
+export function howSimilar({ score, confidence, matched }) {
+  const parts = [score && matched.includes("seen") && `similarity ${score.toFixed(3)}`, confidence != null && `confidence ${Math.round(100 * confidence)} %`];
   return parts.filter(Boolean).join(", ");
 }
 

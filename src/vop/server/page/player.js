@@ -72,7 +72,7 @@ export class Player {
     const facts = [timeRange(moment), howSimilar(moment), day(moment.date), place, folderOf(moment.path)].filter(Boolean);
     const about = el("p", { class: "facts" }, ...facts.map((text) => el("span", {}, text)));
     const name = el("h2", { id: "player-name", title: moment.path }, moment.name);
-    const matched = moment.line || this.#column?.hasWords ? matchedLine(moment) : null;
+    const matched = moment.line || (this.#column?.hasWords && !moment.is_weak) ? matchedLine(moment) : null;
     const head = el("header", {}, el("div", {}, name, about, matched), crossButton("Close", () => this.dialog.close()));
     this.controls.show(moment);
     this.more = el("section", { class: "more-moments", hidden: true });
