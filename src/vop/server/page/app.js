@@ -44,6 +44,7 @@ const actions = {
     ask({ ...changes, ...onlyThisView }, { label, picture: moment.strip_url });
     scrollTo({ top: 0 });
   },
+  duplicates: () => ask({ ...readUrl(""), view: query.view, show: DUPLICATES }),
   folder: (folder) => ask({ filters: { ...query.filters, folder }, k: PAGE_SIZES[0] }),
   favourite: (moment, column) => !state.limits.read_only && favouriteButton(column.view.library, moment, sayProblem),
   tags: (moment, column) => !state.limits.read_only && tagField((column?.view ?? view()).library, moment, sayProblem),
@@ -283,11 +284,6 @@ get("brand").addEventListener("click", (event) => {
   event.preventDefault();
   ask({ ...readUrl(""), view: query.view });
   sentences.field.focus();
-});
-get("library").addEventListener("click", (event) => {
-  if (event.target.id !== "show-duplicates" || event.ctrlKey || event.metaKey || event.shiftKey) return;
-  event.preventDefault();
-  ask({ ...readUrl(""), view: query.view, show: DUPLICATES });
 });
 get("view").addEventListener("change", ({ target: { value } }) => {
   ask({ show: query.show, view: value, compare: query.compare === value ? "" : query.compare });

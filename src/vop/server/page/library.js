@@ -3,7 +3,6 @@
 import { ApiError, call } from "./api.js";
 import { copyButton, count, crossButton, el, get } from "./dom.js";
 import { popOverlay, pushOverlay } from "./overlay.js";
-import { DUPLICATES } from "./query.js";
 import { tuning } from "./words.js";
 
 const SECONDS_WHILE_INDEXING = 2;
@@ -38,10 +37,9 @@ const done = el("span", {});
 const progress = el("span", { class: "indexing", hidden: true }, bar, done);
 const trouble = el("span", { class: "warn", role: "status", hidden: true });
 const unread = el("button", { type: "button", class: "link warn", hidden: true, onclick: () => openFailures() });
-const copies = el("a", { class: "link", id: "show-duplicates", hidden: true }, "Near-duplicates");
 const update = el("button", { type: "button", class: "link", hidden: true, onclick: () => startOrStop() });
 get("failures").addEventListener("close", () => popOverlay());
-get("library").append(size, progress, copies, update, trouble, unread);
+get("library").append(size, progress, update, trouble, unread);
 
 export function showLibrary(view) {
   shown = view;
@@ -50,8 +48,6 @@ export function showLibrary(view) {
   const details = `${count(view.segments, "searchable moment")}\nmodel ${view.model}, ${tuning(view)}`;
   say(size, view.error || view.index ? "" : summary, details);
   showProgress(view.index, summary);
-  copies.hidden = !view.segments;
-  copies.href = `?${new URLSearchParams({ view: view.id, show: DUPLICATES })}`;
   showUpdate(view);
   say(trouble, view.error ?? troubleOf(view.indexing));
   say(unread, view.failures ? `${count(view.failures, "file")} could not be read` : "");
@@ -59,7 +55,7 @@ export function showLibrary(view) {
 
 // Shows a sentence instead of the library's state, which is unknown.
 export function showTrouble(sentence) {
-  for (const part of [size, progress, copies, update, unread]) part.hidden = true;
+  for (const part of [size, progress, update, unread]) part.hidden = true;
   say(trouble, sentence);
 }
 
