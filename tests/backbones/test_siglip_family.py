@@ -21,6 +21,7 @@ import vop
 from tiny_backbones import NOT_LATIN, make_siglip_folder
 from vop.backbones import find_backbone
 from vop.errors import VopError
+from vop.models.frames import resized
 
 TEXTS = ["A dog RUNS.", "don't  cut,\ta dog!", "собака, 日本語 犬!", "हि كلب", NOT_LATIN, "a dog " * 30, "", "zz_99"]
 
@@ -216,7 +217,7 @@ def test_a_picture_becomes_the_pixels_of_its_image_processor(folder, height, wid
     picture = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     theirs = SiglipImageProcessorPil.from_pretrained(folder)(Image.fromarray(picture), return_tensors="pt")
     model = vop.load(str(folder))
-    ours = model.normalise(model._resized(torch.from_numpy(picture).permute(2, 0, 1)[None, None]))[0, 0]
+    ours = model.normalise(resized(torch.from_numpy(picture).permute(2, 0, 1)[None, None], model.resizing))[0, 0]
     torch.testing.assert_close(ours, theirs["pixel_values"][0], rtol=0, atol=1e-6)
 
 

@@ -325,7 +325,7 @@ def test_a_reader_works_while_old_versions_are_deleted(tmp_path):
         stale = reader._database.open_table("segments_0")
         put_one(library, number)
         library.keep_up()
-        reader.table = stale  # as in a reader that is at work
+        reader.table = reader._nearest._table = stale  # as in a reader that is at work
         assert reader.status().videos == number + 2
         assert len(reader.search(unit_vectors(1)[0], k=100)) == number + 2
 

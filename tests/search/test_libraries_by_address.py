@@ -69,7 +69,7 @@ def test_it_equals_a_library_on_a_disk(index_there, index_videos, folder, films,
     assert len(found) == 4
     looked = []
     with monkeypatch.context() as patch:
-        patch.setattr("vop.search.store.stamp_of", lambda path: looked.append(path) or there._stamp)
+        patch.setattr("vop.search.following.stamp_of", lambda path: looked.append(path) or there._stamp)
         there.search(vector, filters=Filters(name="a*"))
     assert looked == [LIBRARY]  # once in a search
     assert there.status() == here.status()
@@ -253,8 +253,8 @@ def test_wrong_credentials_are_named_and_not_shown(index_there, films, monkeypat
     for fails in (lambda: Store.open(LIBRARY), store.status):
         with pytest.raises(StorageError, match=r"s3://films.*(denied|wrong)"):
             fails()
-    monkeypatch.setattr("vop.search.store.stamp_of", lambda path: store._stamp)
-    monkeypatch.setattr("vop.search.store._ATTEMPTS", 1)
+    monkeypatch.setattr("vop.search.following.stamp_of", lambda path: store._stamp)
+    monkeypatch.setattr("vop.search.following._ATTEMPTS", 1)
     with pytest.raises(VopError, match="database cannot be read or written") as failed:
         store.status()
     shown = "".join(traceback.format_exception(failed.value))

@@ -205,14 +205,14 @@ class TestQueries:
 
     def test_models_are_loaded_once(self, library, monkeypatch):
         library.search("a dog")
-        monkeypatch.setattr("vop.search.library.open_models", lambda *_, **__: pytest.fail("a model was loaded again"))
+        monkeypatch.setattr("vop.search.opened_models.open_models", lambda *_, **__: pytest.fail("loaded again"))
         assert library.search("a cat")
         assert library.model() is library.model(0)
 
     def test_several_threads_load_a_model_once(self, library, monkeypatch):
         again, loads = Library.open(library.path), []
-        real = vop.search.library.open_models
-        monkeypatch.setattr("vop.search.library.open_models", lambda *a, **k: loads.append(a) or real(*a, **k))
+        real = vop.search.opened_models.open_models
+        monkeypatch.setattr("vop.search.opened_models.open_models", lambda *a, **k: loads.append(a) or real(*a, **k))
         queries = [f"a dog and {number} cats" for number in range(8)]
         with ThreadPoolExecutor(8) as pool:
             found = list(pool.map(again.search, queries))
@@ -260,7 +260,7 @@ class TestQueries:
     )
     def test_invalid_arguments_are_refused_before_a_model_is_loaded(self, library, monkeypatch, arguments, message):
         again = Library.open(library.path)
-        monkeypatch.setattr("vop.search.library.open_models", lambda *_, **__: pytest.fail("a model was loaded"))
+        monkeypatch.setattr("vop.search.opened_models.open_models", lambda *_, **__: pytest.fail("a model was loaded"))
         with pytest.raises(UsageError, match=message):
             again.search("a dog", **arguments)
 

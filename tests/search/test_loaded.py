@@ -58,12 +58,12 @@ def in_memory(folder, max_bytes: int) -> Store:
 
 
 def wait(library: Store) -> None:
-    while loader := library._loader:
+    while loader := library._nearest._loader:
         loader.join()
 
 
 def the_table(library: Store) -> LoadedTable:
-    (found,) = library._loaded.values()
+    (found,) = library._nearest._loaded.values()
     return found
 
 
@@ -115,8 +115,8 @@ def test_columns_come_from_memory(library, monkeypatch):
 
 def test_a_changed_library_is_searched_on_disk_and_loaded_again(tmp_path, monkeypatch):
     monkeypatch.setattr(vector_index, "EXACT_ROWS", 5)
-    monkeypatch.setattr("vop.search.store._LOAD_PAUSE", 0.0)
-    monkeypatch.setattr("vop.search.store._LOAD_SHARE", 0.0)
+    monkeypatch.setattr("vop.search.nearest._LOAD_PAUSE", 0.0)
+    monkeypatch.setattr("vop.search.nearest._LOAD_SHARE", 0.0)
     writer = Store.create(tmp_path / "library", a_manifest(a_model()))
     writer.put(pa.concat_tables(rows_of(writer, a_file(PATHS[n]), VECTORS[n]) for n in (0, 1)))
     library = in_memory(writer.path, ALL)

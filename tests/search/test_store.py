@@ -67,7 +67,7 @@ def test_searches_in_memory_equal_numpy(library, k, folder, model):
 @FILTERS
 def test_searches_on_disk_equal_numpy(library, monkeypatch, k, folder):
     monkeypatch.setattr(nearest, "EXACT_ROWS", VIDEOS)
-    monkeypatch.setattr(library, "_snapshot", lambda _: pytest.fail("the vectors were read into memory"))
+    monkeypatch.setattr(library._nearest, "_snapshot", lambda _: pytest.fail("the vectors were read into memory"))
     check(library, k, folder, 1)
 
 

@@ -79,11 +79,11 @@ class TestSearch:
         monkeypatch.setattr(vector_index, "EXACT_ROWS", 2)
         app = app_of(library, memory_bytes=memory_bytes)
         (served,) = app.state.services.libraries.by_name.values()
-        while loader := served.library._loader:
+        while loader := served.library._nearest._loader:
             loader.join()
         with TestClient(app) as client:
             assert found(search(client, "a red ball")) == expected
-        assert bool(served.library._loaded) is kept
+        assert bool(served.library._nearest._loaded) is kept
 
     def test_weights_are_applied(self, client, library, models):
         wanted = library.search(embed_sentences(models[0], [Sentence("a dog", 1), Sentence("a park", -0.5)]), k=20)

@@ -12,12 +12,11 @@ from random import Random
 
 import numpy as np
 
-from vop.benchmarks import emoji_motion
+from vop.benchmarks import emoji_motion, rendering
 from vop.benchmarks.artwork import cache_folder
 from vop.benchmarks.videos import FRAMES_PER_SECOND, NUM_FRAMES, encode
 from vop.datasets.moments import MomentQuery, MomentSplit
 from vop.datasets.types import Video
-from vop.errors import UsageError
 from vop.video.clip import Clip
 
 PARTS = 12  # per film
@@ -26,8 +25,7 @@ SPLITS = ("test", "val")
 
 def read(name: str, root: Path | None, *, videos: Path | None = None) -> Mapping[str, MomentSplit]:
     """Read `emoji-moments`, and render missing films; a reader of `vop.datasets.moments`."""
-    if videos is not None:
-        raise UsageError(f"{name} renders its own videos; give its folder as {name}:DIR")
+    rendering.check_no_videos(name, videos)
     return _Splits(root)
 
 

@@ -136,8 +136,7 @@ def draw(clip: Clip) -> np.ndarray:
 
 def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset:
     """Read `emoji-motion`, and render missing files; a reader of `vop.datasets.readers`."""
-    if videos is not None:
-        raise UsageError(f"{name} renders its own videos; give its folder as {name}:DIR")
+    rendering.check_no_videos(name, videos)
     return dataset(root)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from vop.benchmarks.videos import encode
 from vop.datasets.types import SPLIT_NAMES, Dataset, Split, Video
-from vop.errors import DataError
+from vop.errors import DataError, UsageError
 from vop.utils.files import atomic_write
 
 CAPTIONS, MARKER = "captions.jsonl", "complete.json"
@@ -36,6 +36,12 @@ class Clip(Protocol):
 
 
 C = TypeVar("C", bound=Clip)
+
+
+def check_no_videos(name: str, videos: Path | None) -> None:
+    """Raise a UsageError if a folder of videos is given for a benchmark that renders its own."""
+    if videos is not None:
+        raise UsageError(f"{name} renders its own videos; give its folder as {name}:DIR")
 
 
 def dataset(

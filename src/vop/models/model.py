@@ -9,9 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,27 +18,20 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vop import heads, methods
-from vop.backbones import BUILT_IN, Backbone
+from vop import heads
+from vop.backbones import Backbone
 from vop.backbones.compiling import compile_layers
 from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
-from vop.backbones.source import REGISTRY as BACKBONES
 from vop.backbones.towers import CLIP
 from vop.backbones.work import forward_work
 from vop.errors import UsageError, VopError
 from vop.heads.base import Head
 from vop.methods.base import ACROSS_FRAMES, NOWHERE, Method
-from vop.models.card import made_with, render_card
+from vop.models import saving
+from vop.models.card import made_with
 from vop.models.dtypes import accept_any_dtype
-from vop.models.run_folder import (
-    FORMAT,
-    BackboneConfig,
-    Card,
-    HeadConfig,
-    RunConfig,
-    copy_backbone,
-    write_run,
-)
+from vop.models.frames import checked, resized
+from vop.models.run_folder import Card, RunConfig
 from vop.utils.checks import check_whole
 from vop.utils.fitting import FittingBatches
 from vop.utils.ranks import ALONE, Ranks
@@ -51,7 +42,6 @@ if TYPE_CHECKING:
     from vop.backbones.tokenizer import Tokenizer
     from vop.video.resizing import Resizing
 
-_RESIZING = {"crop": "shorter side, {}, antialiased; centre crop", "squash": "both sides, {}, antialiased"}
 HEAD_PREFIX = "head."  # marks the settings of the head among those of the method
 SCORE_BYTES = 128 * 2**20  # approximate memory for a block of pairwise scores
 MAX_LOGIT_SCALE = 100.0  # limit in CLIP's own training
@@ -413,8 +403,8 @@ class TextVideoModel(nn.Module):
             UsageError: the dtype or the shape is not allowed.
         """
         self.check_independent()
-        frames = self._checked(frames)
-        parts = [self._encode(self._resized(batch)) for batch in frames.split(batch_size)]
+        frames = checked(frames)
+        parts = [self._encode(resized(batch, self.resizing)) for batch in frames.split(batch_size)]
         return torch.cat(parts) if len(frames) else self._nothing()
 
     @torch.no_grad()
@@ -439,39 +429,8 @@ class TextVideoModel(nn.Module):
             pooled = F.normalize(self._shortened(self.method.pool(features)), dim=-1)
             return torch.cat([pooled[:, None], F.normalize(features, dim=-1)[..., : self.dimensions]], dim=1)
 
-        both = self._fitting_videos(encode, self._resized(self._checked(frames)))
+        both = self._fitting_videos(encode, resized(checked(frames), self.resizing))
         return both[:, 0], both[:, 1:]
-
-    def _checked(self, frames: Tensor | np.ndarray[Any, Any]) -> Tensor:
-        """Return uint8 frames as (n, f, 3, height, width).
-
-        Raises:
-            UsageError: the dtype or the shape is not allowed.
-        """
-        frames = torch.as_tensor(frames)
-        if frames.dtype != torch.uint8:
-            raise UsageError(
-                f"the dtype of frames is {str(frames.dtype).removeprefix('torch.')}; encode_frames takes uint8 values "
-                "from 0 to 255 (for values in [0, 1]: (frames * 255).round() as uint8), and embed_frames takes "
-                "normalised floats"
-            )
-        if frames.ndim != 5 or 3 not in (frames.shape[2], frames.shape[4]) or 0 in frames.shape[1:]:
-            raise UsageError(
-                f"the shape of frames is {tuple(frames.shape)}; encode_frames takes (n, f, height, width, 3) or "
-                "(n, f, 3, height, width)"
-            )
-        return frames if frames.shape[2] == 3 else frames.permute(0, 1, 4, 2, 3)
-
-    def _resized(self, frames: Tensor) -> Tensor:
-        """Resize uint8 frames (n, f, 3, h, w) to squares for the backbone, like `vop.read_frames`."""
-        from vop.video.shape import square
-
-        size = self.resizing.size
-        if frames.shape[-2:] == (size, size):
-            return frames
-        pictures = frames.flatten(0, 1).permute(0, 2, 3, 1).cpu().numpy()
-        squares = [torch.from_numpy(square(picture, resizing=self.resizing)) for picture in pictures]
-        return torch.stack(squares).unflatten(0, frames.shape[:2])
 
     @torch.no_grad()
     def _encode(self, frames: Tensor) -> Tensor:
@@ -499,9 +458,7 @@ class TextVideoModel(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a run to a folder: config.json, model.safetensors (only trained parameters) and a model card."""
         folder = Path(folder)
-        config, trained = self.run_config(folder), self.trainable()
-        count = sum(parameter.numel() for parameter in trained.values())
-        write_run(folder, config, trained, card=render_card(config, trained=count))
+        saving.write(folder, self.run_config(folder), self.trainable())
 
     def run_config(self, folder: Path, backbone: Backbone | None = None) -> RunConfig:
         """Return the config.json of a run in `folder`.
@@ -509,33 +466,14 @@ class TextVideoModel(nn.Module):
         Args:
             backbone: by default the model's own. A backbone inside `folder` gets a relative name.
         """
-        backbone = backbone or self.backbone
-        name = backbone.name
-        if backbone.folder.is_relative_to(folder):  # the backbone is part of the run
-            name = f"./{backbone.folder.relative_to(folder).as_posix()}"
-        elif backbone.revision is None and Path(name).is_dir() and name not in BUILT_IN:
-            name = str(Path(name).resolve())
-        used = ((methods.REGISTRY, self.method_name), (heads.REGISTRY, self.head_name), (BACKBONES, backbone.name))
-        packages = {registry.kind: registry.package(part) for registry, part in used}
-        return RunConfig(
-            format=FORMAT,
-            method=self.method_name,
-            settings=self.method.settings,
-            head=HeadConfig(name=self.head_name, settings=self.head.settings),
-            packages={kind: package for kind, package in packages.items() if package},
-            backbone=BackboneConfig(
-                name=name,
-                revision=backbone.revision,
-                sha256=backbone.content_hash(),
-                image_size=None if self.image_size == backbone.stored_image_size else self.image_size,
-            ),
-            preprocessing={
-                "frames": "middle of equal intervals",
-                "resize": _RESIZING[backbone.resizing.mode].format(backbone.resizing.interpolation),
-                "image_size": self.image_size,
-                "mean": list(backbone.mean),
-                "std": list(backbone.std),
-            },
+        return saving.run_config(
+            folder,
+            backbone or self.backbone,
+            method_name=self.method_name,
+            method=self.method,
+            head_name=self.head_name,
+            head=self.head,
+            image_size=self.image_size,
             matryoshka_dimensions=self.matryoshka_dimensions if self.trainable() else (),
             card=self.card,
         )
@@ -560,19 +498,15 @@ class TextVideoModel(nn.Module):
         Returns:
             The URL of the commit.
         """
-        from huggingface_hub import HfApi
-
-        api = HfApi(token=token)
-        repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        with TemporaryDirectory(prefix="vop-") as temporary:
-            folder, backbone, trained = Path(temporary), self.backbone, self.trainable()
-            local = backbone.revision is None and backbone.name not in BUILT_IN
-            if local and BACKBONES.package(backbone.name) is None:
-                backbone = replace(backbone, folder=copy_backbone(backbone.folder, folder))
-            config, count = self.run_config(folder, backbone), sum(p.numel() for p in trained.values())
-            write_run(folder, config, trained, card=render_card(config, trained=count, name=repo_id))
-            found = api.upload_folder(repo_id=repo_id, folder_path=folder, commit_message=commit_message)
-        return str(found.commit_url)
+        return saving.publish(
+            repo_id,
+            self.backbone,
+            self.run_config,
+            self.trainable(),
+            private=private,
+            token=token,
+            commit_message=commit_message,
+        )
 
     def _nothing(self) -> Tensor:
         return torch.empty(0, self.dimensions)

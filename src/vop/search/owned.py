@@ -4,24 +4,57 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vop.errors import UsageError, VopError
 from vop.search.filters import quoted
-from vop.search.owners import Mark, Marks, Target, change_marks, check_tag, follow_files, read_marks
+from vop.search.owners import FILE, Mark, Marks, Target, change_marks, check_tag, follow_files, read_marks
 from vop.search.results import Moment
 from vop.search.schema import clip_of, conditions
+from vop.storage import small_files
 from vop.storage.address import Address, Location, absolute
+from vop.storage.small_files import Stamp
 
 if TYPE_CHECKING:
     from lancedb.table import Table
 
 _ID = re.compile(r"(?P<video>[0-9a-f]{32})(-\d{1,12}-\d{1,12})?")
 _MOST_VIDEOS = 5000  # in one query
+_VALID_SECONDS = 2.0  # of marks that were read from object storage, since looking costs a request
 log = logging.getLogger(__name__)
+
+
+class OwnMarks:
+    """The tags and favourites of a library, read again when they have changed. Several threads can use them."""
+
+    def __init__(self, library: Location) -> None:
+        self._library = library
+        self._changing = threading.Lock()
+        self._marks = Marks()
+        self._stamp: Stamp | None = None
+        self._valid_until = 0.0
+
+    def read(self) -> Marks:
+        """Return all marks; none, with a warning, if they cannot be read."""
+        with self._changing:
+            if time.monotonic() >= self._valid_until:
+                stamp = small_files.stamp_of(small_files.child(self._library, FILE))
+                if self._stamp != stamp:
+                    self._marks, self._stamp = read_or_warn(self._library), stamp
+                if isinstance(self._library, Address):
+                    self._valid_until = time.monotonic() + _VALID_SECONDS
+            return self._marks
+
+    def change(self, change: Callable[[Marks], Marks]) -> Marks:
+        """Change the marks, and return all. It needs no lock; see `vop.search.owners`."""
+        with self._changing:
+            self._valid_until = 0.0
+        return change_marks(self._library, change)
 
 
 def read_or_warn(library: Location) -> Marks:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vop.errors import DataError, UsageError
-from vop.search.owners import SEPARATOR, Mark, check_tag
+from vop.search.owners import SEPARATOR, Mark, Marks, check_tag
+from vop.search.results import VideoRecord
 from vop.storage.address import is_address
 from vop.utils.names import existing_path, nfc
 from vop.utils.text import in_spreadsheet
@@ -53,6 +54,23 @@ def csv_of(marks: Iterable[Mark]) -> str:
         cells = [mark.path, mark.video, *times, tags, "yes" if mark.is_favourite else ""]
         writer.writerow(map(in_spreadsheet, cells))
     return out.getvalue()
+
+
+def import_file(
+    file: Path, videos: Iterable[VideoRecord], change: Callable[[Callable[[Marks], Marks]], object]
+) -> MarksImport:
+    """Add the tags and favourites of a file to those of a library; see `Library.import_marks`.
+
+    Args:
+        videos: the library's videos.
+        change: changes its tags and favourites.
+    """
+    at_paths = {nfc(record.path): record.video for record in videos}
+    marks, unknown = read_file(file, lambda path: at_paths.get(nfc(path)))
+    change(lambda own: own.merged(marks))
+    ids = set(at_paths.values())
+    waiting = sum(mark.video not in ids for mark in marks)
+    return MarksImport(imported=len(marks), waiting=waiting, unknown=unknown)
 
 
 def read_file(file: Path, video_at: Callable[[str], str | None]) -> tuple[list[Mark], list[str]]:

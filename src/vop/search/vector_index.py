@@ -229,7 +229,7 @@ def keep_up(table: Table, columns: Sequence[str], *, keep_uncommitted: bool = Fa
 def tidy_up(table: Table, *, keep_uncommitted: bool = False) -> None:
     """Merge small files, and delete old versions and files that killed writers left behind.
 
-    A reader of an old version fails and reads again (`vop.search.store.follows`). Keeping no old versions keeps the
+    A reader of an old version fails and reads again (`vop.search.following`). Keeping no old versions keeps the
     library small.
 
     Args:

@@ -205,8 +205,7 @@ def _faded(frames: np.ndarray, rng: Random) -> np.ndarray:
 
 def read(name: str, root: Path | None, *, videos: Path | None = None) -> Dataset:
     """Read `emoji-motion-2`, and render missing files; a reader of `vop.datasets.readers`."""
-    if videos is not None:
-        raise UsageError(f"{name} renders its own videos; give its folder as {name}:DIR")
+    rendering.check_no_videos(name, videos)
     return dataset(root)
 
 

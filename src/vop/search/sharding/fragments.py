@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from vop.errors import UsageError
+from vop.search.database import storage_options
 from vop.search.lease import check_held
 from vop.search.schema import conditions, explain_damage
-from vop.search.store import storage_options
 from vop.storage.address import Address, Location
 from vop.storage.errors import MissingObject
 from vop.storage.objects import head

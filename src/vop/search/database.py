@@ -1,0 +1,47 @@
+"""The LanceDB database of a library: where it is, and how to connect to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vop.search.manifest import DATABASE
+from vop.search.schema import explain_damage
+from vop.storage import small_files
+from vop.storage.address import Address, Location
+from vop.storage.objects import endpoint
+from vop.utils.files import explain_full_disk
+
+if TYPE_CHECKING:
+    from lancedb import DBConnection
+
+
+def database_of(library: Location) -> tuple[str | Path, dict[str, str]]:
+    """Return where the database of a library is, and the options for its storage."""
+    if isinstance(library, Path):
+        return library / DATABASE, {}
+    return str(small_files.child(library, DATABASE)), storage_options(library)
+
+
+def storage_options(place: Location) -> dict[str, str]:
+    """Return Lance's options for a folder or an address. They have no secrets: Lance finds the credentials itself."""
+    is_plain = isinstance(place, Address) and place.scheme == "s3" and endpoint().startswith("http://")
+    return {"allow_http": "true"} if is_plain else {}
+
+
+def connect(library: Location, *, read_consistency_interval: timedelta | None = None) -> DBConnection:
+    """Connect to the database of a library."""
+    import lancedb
+
+    uri, options = database_of(library)
+    return lancedb.connect(uri, read_consistency_interval=read_consistency_interval, storage_options=options or None)
+
+
+@contextmanager
+def explain_write(library: Location) -> Iterator[None]:
+    """Explain a full disk, or an error of object storage."""
+    with explain_full_disk(library) if isinstance(library, Path) else explain_damage(library):
+        yield
