@@ -99,6 +99,16 @@ def test_a_player_opens_the_link_without_the_token(address, by_name):
         assert opened.status == 200
 
 
+def test_links_below_a_root_path(library, by_name):
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    with TestClient(app_of(library, token=TOKEN, root_path="/videos")) as client:
+        response = client.get(f"/videos{playlist_path(by_name['red.mp4'])}", headers=headers)
+        ((_, url),) = entries(response.text)
+        assert urlsplit(url).path == f"/videos/api/libraries/demo/videos/{by_name['red.mp4']['video']}"
+        assert client.get(url).status_code == 200
+        assert client.get(url.replace("/videos/api", "/api")).status_code == 200  # a proxy has removed it
+
+
 def test_links_end():
     clock = [1000.0]
     links = SignedLinks(TOKEN, now=lambda: clock[0])

@@ -86,21 +86,19 @@ class WordsSearch:
     def _said(self, query: WordsQuery, *, videos: int, lines: int) -> list[Said]:
         """Return the best lines of the library's videos that pass the filters, each with its segment."""
         limit = 4 * videos + 100
-        across = across_lines(self.words, query, limit=_MOST_LINES)
         while True:
             found = self.words.search(query, limit=limit)
+            is_all = len(found) < limit or limit >= _MOST_LINES
+            if is_all:  # otherwise single lines suffice
+                found += across_lines(self.words, query)
             best = sorted(
-                (
-                    (coverage, line)
-                    for line in [*found, *across]
-                    if (coverage := query.coverage(line.line.text)) >= ENOUGH
-                ),
+                ((coverage, line) for line in found if (coverage := query.coverage(line.line.text)) >= ENOUGH),
                 key=lambda one: (one[0], one[1].score),
                 reverse=True,
             )
             said = list(self._with_segments(best, most=lines))
             passed = {one.moment.video for one in said}
-            if len(passed) >= videos or len(found) < limit or limit >= _MOST_LINES:
+            if len(passed) >= videos or is_all:
                 return said
             limit *= 4
 
