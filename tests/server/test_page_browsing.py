@@ -13,7 +13,18 @@ import av
 import pytest
 from playwright.sync_api import expect
 
-from server.page_steps import QUERY, change_responses, expect_names, film, found, get_json, names, query_of, views
+from server.page_steps import (
+    QUERY,
+    change_responses,
+    expect_names,
+    expect_no_violations,
+    film,
+    found,
+    get_json,
+    names,
+    query_of,
+    views,
+)
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -127,6 +138,7 @@ def test_the_page_says_how_early_a_copied_clip_begins(tab, served):
     with tab.expect_download():
         tab.get_by_role("link", name="Save clip").click()
     expect(note).to_contain_text(f"begins {lead:.1f} s before the moment")
+    expect_no_violations(tab)
     with tab.expect_download() as download_info:
         note.get_by_role("link", name="Cut exactly").click()
     expect(note).to_be_empty()
