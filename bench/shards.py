@@ -8,14 +8,17 @@ process (shards_1) and with two (shards_2).
 
 A worker process takes seconds to start and to load its model, whatever the number of videos. `start_1_seconds` and
 `start_2_seconds` are the times of runs with two short videos, beyond that of one process. The overhead and the speed-up
-are also reported without them, as for many videos.
+are also reported without them, as for many videos. `…_cpu` is the processor time of all processes together, which is
+more reliable than the elapsed time if other jobs share the machine. It is measured on Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
+import resource
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -30,6 +33,19 @@ from vop.search.sync.report import IndexReport
 from vop.utils.threads import usable_cores
 
 BATCH = 16
+_PR_SET_CHILD_SUBREAPER = 36  # prctl
+
+
+def cpu_seconds() -> float:
+    """Return the processor time of this process and of its descendants, which must have been told to end."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)  # so that those of a killed worker count as well
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            break
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 def measure(model: str, videos: Path, short: Path, *, repeats: int) -> dict:
@@ -43,22 +59,37 @@ def measure(model: str, videos: Path, short: Path, *, repeats: int) -> dict:
 
     ways = {"one": one, "shards_1": shards(1), "shards_2": shards(2)}
     times: dict[str, list[float]] = {name: [] for name in [*ways, "start_1", "start_2"]}
+    cpu: dict[str, list[float]] = {name: [] for name in times}
+
+    def timed(way: Callable[[Path, Path], IndexReport], library: Path, folder: Path) -> tuple[IndexReport, float]:
+        before = cpu_seconds()
+        done = way(library, folder)
+        return done, cpu_seconds() - before
+
+    cpu_seconds()
     with tempfile.TemporaryDirectory() as scratch:
+        one(Path(scratch, "warm"), short)  # imports what all ways need in this process
         for number in range(repeats):
             for name, way in ways.items():
-                report = way(Path(scratch, f"{name}-{number}"), videos)
+                report, used = timed(way, Path(scratch, f"{name}-{number}"), videos)
                 times[name].append(report.seconds)
-            shortest = one(Path(scratch, f"short-{number}"), short).seconds
+                cpu[name].append(used)
+            shortest, least = timed(one, Path(scratch, f"short-{number}"), short)
             for jobs in (1, 2):
-                started = shards(jobs)(Path(scratch, f"start-{jobs}-{number}"), short).seconds
-                times[f"start_{jobs}"].append(started - shortest)
+                started, used = timed(shards(jobs), Path(scratch, f"start-{jobs}-{number}"), short)
+                times[f"start_{jobs}"].append(started.seconds - shortest.seconds)
+                cpu[f"start_{jobs}"].append(used - least)
     seconds = {name: statistics.median(own) for name, own in times.items()}
+    used_cpu = {name: statistics.median(own) for name, own in cpu.items()}
     work = {jobs: seconds[f"shards_{jobs}"] - seconds[f"start_{jobs}"] for jobs in (1, 2)}
     return {
         "model": model,
         "videos": report.added,
         "segments": report.segments,
         **{f"{name}_seconds": own for name, own in seconds.items()},
+        **{f"{name}_cpu": own for name, own in used_cpu.items()},
+        "overhead_cpu": used_cpu["shards_1"] / used_cpu["one"] - 1,
+        "overhead_cpu_without_start": (used_cpu["shards_1"] - used_cpu["start_1"]) / used_cpu["one"] - 1,
         "overhead": seconds["shards_1"] / seconds["one"] - 1,
         "overhead_without_start": work[1] / seconds["one"] - 1,
         "speed_up_of_2": seconds["shards_1"] / seconds["shards_2"],

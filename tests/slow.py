@@ -39,6 +39,7 @@ SLOW_FILES = [
     "search/test_folders.py",
     "search/test_index.py",
     "search/test_index_robust.py",
+    "search/test_index_segments.py",
     "search/test_integrity.py",
     "search/test_near_copies.py",
     "search/test_interrupted.py",

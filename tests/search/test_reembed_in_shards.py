@@ -21,6 +21,7 @@ from vop.search.sharding.reembedding import reembed_in_shards
 from vop.search.sharding.runners import open_worker
 from vop.search.store import Store
 from vop.search.sync import index, reembed
+from vop.search.sync.lock import library_lock
 from vop.storage import objects
 from vop.storage.address import Address
 
@@ -152,3 +153,74 @@ def test_the_command(library, moved, tuned, capsys):
     assert main([*words, "--jobs", "2", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["videos"] == 4
     assert_same(library, moved)
+
+
+@pytest.fixture
+def part(library, tuned, capsys):
+    """Does one of two parts of a batch job, and returns its report."""
+
+    def do(number: int) -> dict:
+        words = ["library", "reembed", str(library), "--model", tuned, "--precision", "fp32", "--workers", "1"]
+        assert main([*words, "--shard", f"{number}/2", "--json"]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return do
+
+
+@pytest.fixture
+def publish(library, capsys):
+    def do(*words: str) -> dict:
+        assert main(["library", "publish", str(library), "--json", *words]) == 0
+        return json.loads(capsys.readouterr().out)
+
+    return do
+
+
+def test_a_batch_job(library, moved, part, publish):
+    before = Store.open(library).manifest
+    assert (part(2)["written"], part(2)["written"]) == (1, 0)
+    assert (publish()["committed"], Store.open(library).manifest) == (1, before)
+    with library_lock(library):
+        Store.open(library).change(exclude=("*.tmp",))  # it stays
+    report = part(1)
+    assert (report["written"], report["finished"], report["shards"]) == (1, 2, 2)
+    (done,) = publish()["reembedded"]
+    assert (done["videos"], done["segments"], done["resumed"], done["dropped"]) == (4, 6, 0, [])
+    assert Store.open(library).manifest == Store.open(moved).manifest.with_(exclude=("*.tmp",))
+    assert not (library / "reembedding").exists()
+    with library_lock(library):
+        Store.open(library).change(exclude=())
+    assert_same(library, moved)
+
+
+def test_a_plan_that_another_command_has_completed(library, moved, tuned, part, publish):
+    part(1)
+    reembed(library, tuned, precision="fp32")
+    assert publish() == publish()
+    assert not Plan.all_of(library, under="reembedding")
+    assert_same(library, moved)
+
+
+def test_a_batch_job_and_a_video_that_comes_later(library, index_videos, videos, part, publish, capsys):
+    before = Store.open(library).manifest
+    videos["b"].with_name("later.mp4").write_bytes(videos["a"].read_bytes()[:-1] + b"-")
+    part(1), part(2)
+    index_videos()
+    added = len(Store.open(library).videos()) - 4
+    assert main(["library", "publish", str(library)]) == 1
+    assert "later.mp4" in capsys.readouterr().err
+    assert Store.open(library).manifest == before
+    part(1), part(2)
+    (done,) = publish()["reembedded"]
+    assert (added, done["videos"], done["resumed"]) == (1, 5, 4)
+
+
+def test_a_batch_job_and_an_unreadable_video(library, videos, part, publish, capsys):
+    before = Store.open(library).manifest
+    videos["b"].unlink()
+    part(1), part(2)
+    assert main(["library", "publish", str(library)]) == 1
+    assert "b.mp4: its file was deleted" in capsys.readouterr().err
+    assert Store.open(library).manifest == before
+    (done,) = publish("--drop-unreadable")["reembedded"]
+    assert ([path for path, _ in done["dropped"]], done["videos"]) == ([str(videos["b"])], 3)

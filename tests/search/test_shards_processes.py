@@ -108,7 +108,9 @@ def test_a_batch_job_and_its_publication(words, folder, other, capsys):
         "committed": 0,
         "shards": 0,
         "discarded": 0,
+        "index_left": 0,
         "completed": [],
+        "reembedded": [],
     }
 
 

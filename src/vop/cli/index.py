@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vop.search.manifest import SegmentationConfig
     from vop.search.models import KeptModels
     from vop.search.results import LibraryStatus
+    from vop.search.sharding.parts import PartReport
     from vop.search.sync.commands import IndexSettings
     from vop.search.sync.report import IndexPreview, IndexReport
     from vop.storage.address import Location
@@ -383,9 +384,7 @@ def _index_part(arguments: argparse.Namespace) -> int:
     """Do the part of `--shard`."""
     from vop.search.sharding.commands import index_part
 
-    if arguments.jobs is not None:
-        raise UsageError(f"--jobs is {arguments.jobs} with --shard, which is one process; start more parts instead")
-    part, parts = _part_of(arguments.shard)
+    part, parts = part_of(arguments)
     with progress.show() as show:
         report = index_part(
             arguments.library,
@@ -398,22 +397,31 @@ def _index_part(arguments: argparse.Namespace) -> int:
             batch_size=arguments.batch_size,
             **_settings(arguments, show),
         )
-    if arguments.json:
-        print_json(report.to_dict())
-        return 0
-    say(
-        f"{report.library}: part {part} of {parts}: {count('shard', report.written)} written; {report.finished:,} of "
-        f"{count('shard', report.shards)} are finished"
-    )
-    say(f"Add them to the library: {command_line('library', 'publish', arguments.library)}")
+    print_part(report, arguments)
     return 0
 
 
-def _part_of(text: str) -> tuple[int, int]:
-    part, slash, parts = text.partition("/")
+def part_of(arguments: argparse.Namespace) -> tuple[int, int]:
+    """Return which part `--shard` names, and how many there are."""
+    if arguments.jobs is not None:
+        raise UsageError(f"--jobs is {arguments.jobs} with --shard, which is one process; start more parts instead")
+    part, slash, parts = arguments.shard.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal()):
-        raise UsageError(f"--shard is {text!r}; give I/N with I from 1 to N, such as 1/4")
+        raise UsageError(f"--shard is {arguments.shard!r}; give I/N with I from 1 to N, such as 1/4")
     return int(part), int(parts)
+
+
+def print_part(report: PartReport, arguments: argparse.Namespace) -> None:
+    if arguments.json:
+        print_json(report.to_dict())
+        return
+    say(
+        f"{report.library}: part {report.part} of {report.parts}: {count('shard', report.written)} written; "
+        f"{report.finished:,} of {count('shard', report.shards)} are finished"
+    )
+    if report.index_built:
+        say(f"vector index: {count('part', report.index_built)} built")
+    say(f"Add them to the library: {command_line('library', 'publish', arguments.library)}")
 
 
 def _settings(arguments: argparse.Namespace, show: progress.Progress) -> IndexSettings:

@@ -25,7 +25,9 @@ from vop.cli.index import (
     add_process_options,
     add_work_options,
     check_process_options,
+    part_of,
     print_failures,
+    print_part,
     print_report,
     say_waiting,
     warn_unconfirmed,
@@ -123,10 +125,26 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     check.add_argument("--repair", action="store_true", help="Write the library again without the damaged parts.")
 
     publish = _add(
-        actions, "publish", _publish, "Add what `vop index --shard` has finished to the library, in one step."
+        actions,
+        "publish",
+        _publish,
+        "Add what `vop index --shard` has finished to the library, in one step, or complete `vop library reembed "
+        "--shard`.",
     )
     publish.add_argument(
         "--discard", action="store_true", help="Delete unfinished work instead. Published videos stay."
+    )
+    publish.add_argument(
+        "--index-parts",
+        metavar="N",
+        type=int,
+        help="Let N machines build the vector index of a large library: run `vop index --shard` again for each part, "
+        "then publish. By default this command builds it.",
+    )
+    publish.add_argument(
+        "--drop-unreadable",
+        action="store_true",
+        help="Complete a re-embedding without the videos that could not be read, instead of failing.",
     )
 
     reembed = _add(
@@ -149,7 +167,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="Leave out videos that cannot be read, instead of failing.",
     )
     add_work_options(reembed)
-    add_process_options(reembed)
+    add_process_options(reembed).add_argument(
+        "--shard",
+        metavar="I/N",
+        help="Do only part I of N, counted from 1, for a batch system. Once all parts are done, `vop library publish` "
+        "moves the library.",
+    )
     reembed.set_defaults(resumes=True)
     add_owner_actions(partial(_add, actions))
 
@@ -394,7 +417,11 @@ def _print_check(report: CheckReport) -> None:
 def _publish(arguments: argparse.Namespace) -> int:
     with progress.show() as show:
         report = _open(arguments).publish(
-            discard=arguments.discard, progress=show, waiting=partial(say_waiting, arguments.library)
+            discard=arguments.discard,
+            index_parts=arguments.index_parts,
+            drop_unreadable=arguments.drop_unreadable,
+            progress=show,
+            waiting=partial(say_waiting, arguments.library),
         )
     if arguments.json:
         print_json(report.to_dict())
@@ -404,6 +431,10 @@ def _publish(arguments: argparse.Namespace) -> int:
         say(f"{report.library}: {count('shard', report.published)} published")
         if report.shards:
             say(f"not finished: {report.shards - report.committed:,} of {count('shard', report.shards)}")
+        if report.index_left:
+            say(f"vector index: run `vop index --shard` again for {count('part', report.index_left)}, then publish")
+        for moved in report.reembedded:
+            _print_reembedding(moved)
     status = 0
     for one in report.completed:
         if not arguments.json:
@@ -415,6 +446,9 @@ def _publish(arguments: argparse.Namespace) -> int:
 def _reembed(arguments: argparse.Namespace) -> None:
     check_process_options(arguments)
     use_device_options(arguments)
+    if arguments.shard is not None:
+        _reembed_part(arguments)
+        return
     work = _reembedding(arguments)
     with progress.show() as show:
         report = work(
@@ -427,11 +461,38 @@ def _reembed(arguments: argparse.Namespace) -> None:
         )
     if arguments.json:
         print_json(report.to_dict())
-        return
+    else:
+        _print_reembedding(report)
+
+
+def _print_reembedding(report: ReembedReport) -> None:
     videos, segments = count("video", report.videos), count("segment", report.segments)
     say(f"{report.library}: {videos}, {segments}, made with {', '.join(report.models)}")
     for failure in report.dropped:
         say(f"  left out: {on_one_line(failure.path)}: {failure.reason}")
+
+
+def _reembed_part(arguments: argparse.Namespace) -> None:
+    """Do the part of `--shard`."""
+    from vop.backbones.embedding_config import EmbeddingConfig
+    from vop.search.sharding.reembed_parts import reembed_part
+
+    part, parts = part_of(arguments)
+    if arguments.drop_unreadable:
+        raise UsageError("--drop-unreadable does not go with --shard; give it to `vop library publish`")
+    with progress.show() as show:
+        report = reembed_part(
+            arguments.library,
+            arguments.model,
+            part=part,
+            parts=parts,
+            keep=arguments.keep,
+            num_frames=arguments.num_frames,
+            embedding=EmbeddingConfig.of(merge_tokens=arguments.merge_tokens or 0.0, dimensions=arguments.dimensions),
+            progress=show,
+            **work_options(arguments),
+        )
+    print_part(report, arguments)
 
 
 def _reembedding(arguments: argparse.Namespace) -> Callable[..., ReembedReport]:

@@ -316,19 +316,38 @@ class Library(LibraryReader):
         watcher.run()
 
     def publish(
-        self, *, discard: bool = False, progress: Progress = silent, waiting: Callable[[], None] = silently
+        self,
+        *,
+        discard: bool = False,
+        index_parts: int | None = None,
+        drop_unreadable: bool = False,
+        progress: Progress = silent,
+        waiting: Callable[[], None] = silently,
     ) -> PublishReport:
         """Add what `vop index --shard` has finished to the library, in one version for each indexing.
 
+        Once all parts of `vop library reembed --shard` are finished, the library moves to the new model.
+
         Args:
             discard: whether to delete unfinished work instead.
+            index_parts: the number of parts in which further calls of `vop index --shard` build the vector index of a
+                large library; a later call completes it. By default this call builds it.
+            drop_unreadable: see `reembed`.
 
         Raises:
+            UsageError: a number is not allowed.
             VopError: some of it was made with other models or another version of vop. The rest is published.
         """
         from vop.search.sharding.commands import publish
 
-        return publish(self.path, discard=discard, progress=progress, waiting=waiting)
+        return publish(
+            self.path,
+            discard=discard,
+            index_parts=index_parts,
+            drop_unreadable=drop_unreadable,
+            progress=progress,
+            waiting=waiting,
+        )
 
     def preview(
         self,

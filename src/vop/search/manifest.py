@@ -20,7 +20,7 @@ from vop.version import VERSION
 from vop.video.resizing import BICUBIC, CROP, Resizing
 
 FILE, DATABASE = "library.json", "database"
-SHARDS, REEMBEDDING = "shards", "reembedding"  # folders of plans; see `vop.search.sharding`
+SHARDS, REEMBEDDING, VECTORS = "shards", "reembedding", "vectors"  # folders of plans; see `vop.search.sharding`
 FORMAT = 3
 _FORMAT_WITHOUT_SETTINGS = 2  # of libraries that earlier versions read
 BY_WINDOWS, BY_SHOTS = "windows", "shots"

@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from copy import copy
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -38,9 +38,10 @@ MAX_PARTS = 8
 TAIL_ROWS = 5000  # fewer unindexed rows are scanned (about 7 ms) rather than indexed
 MOST_FRAGMENTS = 100  # files of the table; small commits write files with few rows
 
-_KIND = "IVF_RQ"
+KIND: Final = "IVF_RQ"
+DISTANCE: Final = "cosine"
+BITS = 4  # for each number of a vector
 _PARTITION_ROWS = 4000
-_BITS = 4  # for each number of a vector
 _VISITED = 80, 0.32  # minimum number and share of partitions: recall@10 over 0.99 in a million clustered vectors
 _REFINED = 50  # minimum number of full vectors to read: the best 50 by 4 bits contain the ten nearest
 _MOST_REFINED = 50_000  # with this limit, a search of the index takes a quarter of the time of a scan
@@ -196,13 +197,24 @@ def needs_index(rows: int, parts: int) -> bool:
     return rows > EXACT_ROWS and not 1 <= parts <= MAX_PARTS
 
 
+def is_outgrown(table: Table, column: str) -> bool:
+    """Whether to build an index in segments: `needs_index` holds, or the index has less than half of the rows."""
+    rows, index = table.count_rows(), _statistics(table, column)
+    is_half = index is not None and 2 * index.num_unindexed_rows > rows > EXACT_ROWS
+    return is_half or needs_index(rows, _parts(index))
+
+
 def build_index(table: Table, column: str) -> None:
     """Build or rebuild the index of a column; readers use the old one until then."""
     from lancedb.index import IvfRq
 
-    partitions = max(1, table.count_rows() // _PARTITION_ROWS)
-    config = IvfRq(distance_type="cosine", num_partitions=partitions, num_bits=_BITS)
-    table.create_index(column, config=config, name=_index_name(column), replace=True)
+    config = IvfRq(distance_type=DISTANCE, num_partitions=num_partitions(table.count_rows()), num_bits=BITS)
+    table.create_index(column, config=config, name=index_name(column), replace=True)
+
+
+def num_partitions(rows: int) -> int:
+    """Return the number of partitions of a new index."""
+    return max(1, rows // _PARTITION_ROWS)
 
 
 def keep_up(table: Table, columns: Sequence[str], *, keep_uncommitted: bool = False) -> None:
@@ -215,9 +227,7 @@ def keep_up(table: Table, columns: Sequence[str], *, keep_uncommitted: bool = Fa
     """
     rows = table.count_rows()
     for column in columns:
-        index = _statistics(table, column)
-        parts = index.num_indices if index and index.index_type == _KIND else 0
-        if needs_index(rows, parts or 0):
+        if needs_index(rows, _parts(_statistics(table, column))):
             build_index(table, column)
     indexes = list(filter(None, (_statistics(table, column) for column in columns)))
     tail = max((index.num_unindexed_rows for index in indexes), default=0)
@@ -247,9 +257,14 @@ def _fragments(table: Table) -> int:
     return int(statistics["fragment_stats"]["num_fragments"])
 
 
-def _index_name(column: str) -> str:
+def index_name(column: str) -> str:
+    """Return the name of a column's index."""
     return f"{column}_idx"
 
 
 def _statistics(table: Table, column: str) -> IndexStatistics | None:
-    return table.index_stats(_index_name(column))
+    return table.index_stats(index_name(column))
+
+
+def _parts(index: IndexStatistics | None) -> int:
+    return index.num_indices or 0 if index and index.index_type == KIND else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from vop.errors import UsageError, VopError
+from vop.search.manifest import REEMBEDDING
 from vop.search.pipeline import count_workers
-from vop.search.sharding import fragments
-from vop.search.sharding.plan import Call, Plan, PlannedFile, cut, total
+from vop.search.sharding import fragments, vectors
+from vop.search.sharding.parts import PartReport, check_part
+from vop.search.sharding.plan import Call, Plan, PlannedFile, Runner, cut, total
 from vop.search.sharding.publish import Publisher
+from vop.search.sharding.reembed_parts import publish_moved
 from vop.search.sharding.runners import local
 from vop.search.sharding.runners.cluster import AUTO, Cluster
 from vop.search.sharding.work import COUNTED, Worker
@@ -25,6 +28,7 @@ from vop.search.sync.commands import IndexSettings, finish, locked, opened, read
 from vop.search.sync.ingest import Ingest
 from vop.search.sync.metadata import read_metadata
 from vop.search.sync.reader import content_id
+from vop.search.sync.reembedding import ReembedReport
 from vop.search.sync.report import IndexReport
 from vop.search.sync.scanner import scan
 from vop.storage.address import Address
@@ -35,7 +39,6 @@ from vop.video.find import absolute_path, normal_globs
 from vop.video.isolated import DecodingProcesses
 
 PUBLISH_SECONDS = 60.0  # between two versions of the table
-Runner = Callable[[Plan, Iterable[int]], Generator[int | None, None, None]]
 
 
 def default_jobs() -> int:
@@ -150,8 +153,7 @@ def index_in_shards(
     call has written are published first.
 
     Args:
-        run: works on shards of a plan; yields the number of each one that is finished, and None at least once in a few
-            seconds.
+        run: works on the shards of a plan, and then on the segments of the vector index if a new one is needed.
         parts: the number of workers.
     """
     started = time.monotonic()
@@ -170,7 +172,9 @@ def index_in_shards(
             display = Display(files=plan.num_files, size=plan.num_bytes, show=progress, state=state.write)
             while numbers := plan.unfinished():  # again, if rows were lost before they were published
                 drive(run(plan, numbers), publisher, plan, display.update)
-        _complete(ingest, plan, progress)
+        _complete(
+            ingest, plan, progress, build_index=partial(vectors.build, library, run=run, parts=parts, progress=progress)
+        )
     ingest.report.seconds = time.monotonic() - started
     return ingest.report
 
@@ -242,7 +246,7 @@ def _new_plan(ingest: Ingest, call: Call, *, parts: int) -> Plan:
     )
 
 
-def _complete(ingest: Ingest, plan: Plan, progress: Progress) -> None:
+def _complete(ingest: Ingest, plan: Plan, progress: Progress, *, build_index: Callable[[], object]) -> None:
     """Finish an indexing whose shards are all published: its report, copies, deleted videos, and the vector index."""
     report = ingest.report
     report.unchanged, report.described = plan.unchanged, plan.described
@@ -255,32 +259,15 @@ def _complete(ingest: Ingest, plan: Plan, progress: Progress) -> None:
     ingest.describe_originals()
     with DecodingProcesses() as processes:
         read_new_words(ingest, processes, workers=free_cores(), progress=progress)
-    # The plan ends before the clean-up, which then also deletes what lost workers have written.
-    finish(ingest, prune=plan.call.prune, yes=plan.call.yes, progress=progress, before_tidying=plan.discard)
+
+    def before_tidying() -> None:
+        build_index()
+        plan.discard()  # so that the clean-up also deletes what lost workers have written
+
+    finish(ingest, prune=plan.call.prune, yes=plan.call.yes, progress=progress, before_tidying=before_tidying)
 
 
 # -- parts of a batch job, and publishing
-
-
-@dataclass(kw_only=True)
-class PartReport:
-    """What one part of a batch job did.
-
-    Attributes:
-        written: shards that this call has written.
-        finished, shards: shards of the whole plan that are finished, and all of them.
-    """
-
-    library: str
-    part: int
-    parts: int
-    written: int
-    finished: int
-    shards: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document of `vop index --shard --json`."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,7 +286,9 @@ class PublishReport:
         published: shards that this call has published.
         committed, shards: shards that the library has of all unfinished plans, and all of these plans' shards.
         discarded: plans that were deleted.
+        index_left: parts of the vector index that `index_part` still has to build.
         completed: the plans that are complete, whose shards are not counted any more.
+        reembedded: the re-embeddings that are complete, likewise.
     """
 
     library: str
@@ -307,11 +296,16 @@ class PublishReport:
     committed: int = 0
     shards: int = 0
     discarded: int = 0
+    index_left: int = 0
     completed: list[Completed] = field(default_factory=list)
+    reembedded: list[ReembedReport] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document of `vop library publish --json`."""
-        return asdict(self) | {"completed": [one.report.to_dict() for one in self.completed]}
+        return asdict(self) | {
+            "completed": [one.report.to_dict() for one in self.completed],
+            "reembedded": [one.to_dict() for one in self.reembedded],
+        }
 
 
 def index_part(
@@ -329,7 +323,7 @@ def index_part(
     """Work on one part of the shards; see `vop.search.sync.index`. `publish` makes the rows part of the library.
 
     The first part that comes makes the plan, and the library if it does not exist. A shard that an earlier call has
-    written is skipped.
+    written is skipped. Once all are published, this builds one part of the vector index, if `publish` has planned any.
 
     Args:
         part, parts: which part this is, from 1, and how many there are.
@@ -337,8 +331,7 @@ def index_part(
     Raises the same errors as `index`, and:
         UsageError: there is no such part.
     """
-    if not 1 <= part <= parts:
-        raise UsageError(f"shard is {part}/{parts}; give I/N with I from 1 to N, such as 1/4")
+    check_part(part, parts)
     fragments.lance()  # fails early
     workers, progress = count_workers(workers, batch_size=batch_size), settings.get("progress", silent)
     with opened(folder, paths, load_models=False, **settings) as ingest:
@@ -362,20 +355,16 @@ def index_part(
                 worker.work(number, progress=show)
                 done = total([done, _amount(plan, number)])
                 display.update(done)
-    return PartReport(
-        library=str(library.path),
-        part=part,
-        parts=parts,
-        written=len(numbers),
-        finished=plan.num_shards - len(plan.unfinished()),
-        shards=plan.num_shards,
-    )
+    built = vectors.build_part(library, part=part, parts=parts, workers=workers)
+    return PartReport.of(plan, part=part, parts=parts, written=len(numbers), index_built=built)
 
 
 def publish(
     folder: str | Path | Address,
     *,
     discard: bool = False,
+    index_parts: int | None = None,
+    drop_unreadable: bool = False,
     progress: Progress = silent,
     waiting: Callable[[], None] = lambda: None,
 ) -> PublishReport:
@@ -383,11 +372,17 @@ def publish(
 
     Args:
         discard: whether to delete unfinished plans, with the rows that were not published, instead.
+        index_parts: the number of parts in which `index_part` then builds the vector index, if the library needs a new
+            one: the plan is completed by a later call, when all are built. By default this call builds it.
+        drop_unreadable: whether a re-embedding leaves out unreadable videos; see `vop.search.sync.reembed`.
 
     Raises:
-        UsageError: the library does not exist.
-        VopError: a shard was written with other models or another version of vop, or a plan is from another version.
+        UsageError: the library does not exist, or a number is not allowed.
+        VopError: a shard was written with other models or another version of vop, a plan is from another version, or
+            a re-embedding cannot be completed; see `vop.search.sharding.reembed_parts.publish_moved`.
     """
+    if index_parts is not None and index_parts < 1:
+        raise UsageError(f"index_parts is {index_parts}; give 1 or more")
     refused: VopError | None = None
     with locked(folder, waiting) as library:
         report = PublishReport(library=str(library.path))
@@ -403,12 +398,36 @@ def publish(
             except VopError as error:
                 refused = error
                 continue
-            if len(plan.committed()) == plan.num_shards:
+            left = vectors.planned_parts(library, parts=index_parts) if len(plan.committed()) == plan.num_shards else 0
+            if left:
+                report.index_left = left
+            elif len(plan.committed()) == plan.num_shards:
                 completed = Completed(roots=plan.call.roots, report=_complete_later(library, plan, progress))
                 report.completed.append(completed)
             else:
                 report.committed += len(plan.committed())
                 report.shards += plan.num_shards
+        for place in Plan.all_of(library.path, under=REEMBEDDING):
+            if discard:
+                Plan.remove(place)
+                report.discarded += 1
+                continue
+            fragments.lance()
+            try:
+                plan = Plan.read(place)
+                if plan.table == library.manifest.table:  # another command has completed it
+                    plan.discard()
+                    continue
+                published, moved = publish_moved(library, plan, drop_unreadable=drop_unreadable)
+            except VopError as error:
+                refused = error
+                continue
+            report.published += published
+            if moved is not None:
+                report.reembedded.append(moved)
+                break  # the library has moved to another model
+            report.committed += len(plan.committed())
+            report.shards += plan.num_shards
         if report.discarded and isinstance(library.path, Address):
             tidy(library)  # deletes the rows that were not published
     if refused is not None:
@@ -422,6 +441,6 @@ def _complete_later(library: Store, plan: Plan, progress: Progress) -> IndexRepo
     scanned = scan(library.path, call.roots, exclude=call.exclude, live_photos=call.live_photos)
     metadata = None if call.metadata is None else read_metadata(Path(call.metadata))
     ingest = Ingest(library, (), scanned, metadata, progress)
-    _complete(ingest, plan, progress)
+    _complete(ingest, plan, progress, build_index=partial(vectors.commit_planned, library))
     ingest.report.seconds = time.time() - plan.made_at
     return ingest.report

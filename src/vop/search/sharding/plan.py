@@ -1,5 +1,5 @@
 """A plan: the files that an indexing has to read, cut into shards. It lies in the library's folder, in `shards/ID/`
-(that of a re-embedding in `reembedding/ID/`), or below the library's address.
+(that of a re-embedding in `reembedding/ID/`, that of a vector index in `vectors/ID/`), or below the library's address.
 
     plan.json               the call, the library's table, and what makes the embeddings
     00012.files.json        the files of a shard
@@ -22,7 +22,7 @@ import math
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
@@ -31,7 +31,7 @@ from typing import Any, TypeVar
 
 from vop.config import validated
 from vop.errors import VopError
-from vop.search.manifest import REEMBEDDING, SHARDS, Manifest
+from vop.search.manifest import REEMBEDDING, SHARDS, VECTORS, Manifest
 from vop.search.manifest import write as write_manifest
 from vop.search.schema import made_with
 from vop.search.state import Amount
@@ -69,6 +69,8 @@ class PlannedFile:
         volume: its filesystem; see `FoundFile`.
         metadata: the owner's metadata of it.
         seconds: its duration, if it is known before it is read.
+
+    For a vector index it is a file of the table: its name, and the number of its rows as its size.
     """
 
     location: str
@@ -146,6 +148,11 @@ class Plan:
     def reembeds(self) -> bool:
         """Whether its shards are videos of the library, which get embeddings of another model."""
         return self.folder.parent.name == REEMBEDDING
+
+    @property
+    def builds_index(self) -> bool:
+        """Whether its shards are files of the table, whose vectors are indexed; see `vop.search.sharding.vectors`."""
+        return self.folder.parent.name == VECTORS
 
     @property
     def library(self) -> Location:
@@ -346,6 +353,10 @@ class Plan:
 
     def _write(self, number: int, kind: str, document: object, *, durable: bool = True) -> None:
         write_bytes(self._place(number, kind), json.dumps(document).encode(), durable=durable)
+
+
+Runner = Callable[[Plan, Iterable[int]], Generator[int | None, None, None]]
+"""Works on shards; yields the number of each one that is finished, and None at least once in a few seconds."""
 
 
 def _at_once(work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Unpack
 
-from vop.errors import FileFailure, VopError
+from vop.errors import VopError
 from vop.search.manifest import REEMBEDDING
 from vop.search.models import absolute_name
-from vop.search.results import VideoRecord
-from vop.search.sharding.commands import Runner, drive, in_processes, on_ray
+from vop.search.sharding import vectors
+from vop.search.sharding.commands import drive, in_processes, on_ray
 from vop.search.sharding.fragments import lance
-from vop.search.sharding.plan import Call, Plan, PlannedFile, cut
+from vop.search.sharding.plan import Plan, Runner
 from vop.search.sharding.publish import Publisher
+from vop.search.sharding.reembed_parts import dropped, new_plan
 from vop.search.sharding.runners.cluster import AUTO
 from vop.search.state import Amount
 from vop.search.store import Store
@@ -97,7 +97,7 @@ def reembed_in_shards(
             _publish_earlier(staged, place)
         todo = remaining(library, staged)
         resumed = len(library.videos()) - len(todo)
-        plan = _new_plan(library, staged, todo, parts=parts)
+        plan = new_plan(library, staged, todo, parts=parts)
         publisher = Publisher(staged, plan)
 
         def show(amount: Amount) -> None:
@@ -105,10 +105,10 @@ def reembed_in_shards(
 
         while numbers := plan.unfinished():  # again, if rows were lost before they were published
             drive(run(plan, numbers), publisher, plan, show)
-        results = plan.read_results(plan.results())
+        failed = dropped(plan)
         plan.discard()
-        failed = [FileFailure(path=path, reason=why) for result in results.values() for path, why in result["dropped"]]
-        failed.sort(key=lambda failure: failure.path)
+        if drop_unreadable or not failed:
+            vectors.build(staged, run=run, parts=parts, progress=progress)
         return complete(library, staged, new, failed, resumed=resumed, drop_unreadable=drop_unreadable)
 
 
@@ -117,19 +117,3 @@ def _publish_earlier(staged: Store, place: Location) -> None:
     with suppress(VopError):  # it was for other models, or by another version
         Publisher(staged, Plan.read(place)).publish()
     Plan.remove(place)
-
-
-def _new_plan(library: Store, staged: Store, todo: Sequence[VideoRecord], *, parts: int) -> Plan:
-    seconds = library.durations()
-    planned = [
-        PlannedFile(location=one.path, size=one.size, mtime_ns=one.mtime_ns, seconds=seconds.get(one.path))
-        for one in todo
-    ]
-    return Plan.write(
-        library.path,
-        staged.manifest,
-        Call(roots=()),
-        cut(planned, parts=parts, content_id=None),
-        table_version=staged.table.version,
-        under=REEMBEDDING,
-    )

@@ -17,7 +17,7 @@ from vop.errors import UsageError, VopError
 from vop.search import folders
 from vop.search.folders import LibraryFolder
 from vop.search.lease import check_held
-from vop.search.manifest import SegmentationConfig, exists
+from vop.search.manifest import VECTORS, SegmentationConfig, exists
 from vop.search.models import KeptModels, absolute_name, new_manifest, open_model
 from vop.search.pipeline import count_workers
 from vop.search.results import VideoRecord
@@ -32,6 +32,7 @@ from vop.search.sync.report import IndexPreview, IndexReport
 from vop.search.sync.scanner import Scan, absolute_paths, is_below, missing_folders, missing_videos, scan
 from vop.search.words.choices import read_choices, write_choices
 from vop.search.words.reading import read_words
+from vop.storage import small_files
 from vop.storage.address import Address, Location, is_address
 from vop.utils.progress import Progress, silent
 from vop.video.find import FoundFile, normal_globs
@@ -473,6 +474,7 @@ def tidy(library: Store) -> None:
         library.drop_frames()
         comparing.forget_deleted(library)
         library.drop_words()
+    small_files.remove_all(small_files.child(library.path, VECTORS))  # planned for files that are merged now
     library.keep_up()
 
 

@@ -184,13 +184,13 @@ def remaining(library: Store, staged: Store) -> list[VideoRecord]:
 def complete(
     library: Store,
     staged: Store,
-    model: TextVideoModel,
+    model: TextVideoModel | None,
     failed: list[FileFailure],
     *,
     resumed: int,
     drop_unreadable: bool,
 ) -> ReembedReport:
-    """Replace a library by the staged one, which has the new `model`.
+    """Replace a library by the staged one, which has the new `model`; None if it is not open.
 
     Raises:
         VopError: videos have failed, and are not to be left out. The library is unchanged.
@@ -199,7 +199,7 @@ def complete(
         raise VopError(_failed_message(library.path, failed))
     staged.keep_up()
     staged.publish()
-    calibrate(staged, [model])
+    calibrate(staged, () if model is None else [model])
     staged.drop_frames()
     status = staged.status()
     return ReembedReport(
@@ -246,6 +246,28 @@ def _new_manifest(library: Store, described: LibraryModel, model: TextVideoModel
         image_size=model.image_size,
         resize=model.resizing.mode,
         interpolation=model.resizing.interpolation,
+    )
+
+
+def moved(had: Manifest, planned: Manifest) -> Manifest:
+    """Return the manifest of a library that is moved to the models of a plan, with its other settings as they are now.
+
+    Raises:
+        VopError: the library has other models than when it was planned.
+    """
+    kept = planned.models[1:]
+    if kept and [model.fingerprint for model in kept] != [model.fingerprint for model in had.models]:
+        raise VopError(
+            f"the library has other models ({', '.join(model.name for model in had.models)}) than when its "
+            "re-embedding was planned; vop library publish --discard deletes the plan"
+        )
+    return had.with_(
+        table=planned.table,
+        models=(planned.models[0], *(had.models if kept else ())),
+        num_frames=planned.num_frames,
+        image_size=planned.image_size,
+        resize=planned.resize,
+        interpolation=planned.interpolation,
     )
 
 

@@ -21,6 +21,7 @@ from vop.utils.threads import use_threads
 
 if TYPE_CHECKING:
     from vop.search.sharding.moving import Mover
+    from vop.search.sharding.vectors import Indexer
     from vop.search.sharding.work import Worker
 
 ATTEMPTS = 3  # for each shard, if its worker is killed
@@ -109,11 +110,13 @@ def _work(
 ) -> None:
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    use_threads(processes=jobs)
-    _worker(folder, workers, batch_size, compile).work(number)
+    _worker(folder, workers, batch_size, compile, jobs).work(number)
 
 
 @cache
-def _worker(folder: Location, workers: int, batch_size: int, compile: bool) -> Worker | Mover:
+def _worker(folder: Location, workers: int, batch_size: int, compile: bool, jobs: int) -> Worker | Mover | Indexer:
     """Return this process's worker, whose models stay loaded."""
-    return open_worker(Plan.read(folder), workers=workers, batch_size=batch_size, compile=compile)
+    plan = Plan.read(folder)
+    if not plan.builds_index:
+        use_threads(processes=jobs)
+    return open_worker(plan, workers=workers, batch_size=batch_size, compile=compile)
