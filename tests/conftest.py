@@ -78,10 +78,11 @@ def running_object_server() -> Iterator[ObjectServer]:
 
 @pytest.fixture
 def object_server(running_object_server, monkeypatch, tmp_path) -> ObjectServer:
-    """An empty S3-compatible server, with the credentials for it in the environment, and a scratch of its own."""
+    """An empty S3-compatible server, with the credentials for it in the environment, its own scratch and cache."""
     without_settings(monkeypatch, tmp_path)
     for name, value in {**SETTINGS, "AWS_ENDPOINT_URL": running_object_server.url}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("VOP_SCRATCH", str(tmp_path / "scratch"))
+    monkeypatch.setenv("VOP_CACHE", str(tmp_path / "cache"))
     running_object_server.empty()
     return running_object_server

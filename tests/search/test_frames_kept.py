@@ -41,10 +41,9 @@ def test_frames_are_read_as_they_were_written(kept, tmp_path):
 
 def test_missing_frames_are_none(kept):
     assert kept.read(ID) is None
-    assert not kept.has(ID)
     kept.write(ID, some_frames())
-    assert kept.has(ID)
-    assert not kept.has(OTHER)
+    assert kept.read(ID) is not None
+    assert kept.read(OTHER) is None
 
 
 def test_frames_are_not_kept_by_default(tmp_path):
@@ -59,7 +58,6 @@ def test_damaged_frames_are_none_until_written_again(kept, tmp_path, harm):
     data[-100] ^= 4
     path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "bit": data, "text": b"no frames"}[harm])
     assert kept.read(ID) is None
-    assert not kept.has(ID)
     kept.write(ID, some_frames(2))  # which replaces it
     assert np.array_equal(kept.read(ID), some_frames(2))
 
@@ -69,11 +67,11 @@ def test_frames_of_other_settings_are_stored_apart(kept, tmp_path, monkeypatch):
     manifest = a_manifest().with_(keep_frames=True)
     others = {"num_frames": 12}, {"image_size": 224}, {"resize": "squash"}, {"interpolation": "bilinear"}
     for other in (manifest.with_(**change) for change in others):
-        assert not SegmentFrames.of(other, tmp_path).has(ID)
+        assert SegmentFrames.of(other, tmp_path).read(ID) is None
     monkeypatch.setattr(kept_frames, "DECODER_VERSION", "another")
-    assert not SegmentFrames.of(manifest, tmp_path).has(ID)
+    assert SegmentFrames.of(manifest, tmp_path).read(ID) is None
     monkeypatch.undo()
-    assert SegmentFrames.of(manifest, tmp_path).has(ID)
+    assert SegmentFrames.of(manifest, tmp_path).read(ID) is not None
 
 
 def test_frames_of_another_shape_are_none(kept):

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 import traceback
 
 import numpy as np
 import pytest
 
+from search.libraries import unit_vectors
 from search.owners_videos import write_video
 from vop.cli import main
 from vop.errors import UsageError, VopError
-from vop.search import lease
+from vop.models.pretrained import create
+from vop.search import cached, lease
+from vop.search.failures import UNREADABLE, failure
 from vop.search.filters import Filters
 from vop.search.lease import Lease
 from vop.search.library import Library
 from vop.search.store import Store
-from vop.search.sync import check, forget, index, reembed, restore
-from vop.storage import objects
+from vop.search.sync import check, forget, index, reembed, restore, salvage
+from vop.search.sync.lock import library_lock
+from vop.storage import loopback, objects, small_files
 from vop.storage.address import Address
-from vop.storage.errors import StorageError
+from vop.storage.errors import DeniedObject, StorageError
 
 LIBRARY = Address("s3", "films", "libraries/holidays")
 LOCK = LIBRARY.at("libraries/holidays/.lock")
@@ -117,6 +122,48 @@ def test_searching_while_indexing(index_there, videos, tmp_path):
     assert library.status().index is None
 
 
+def test_rows_are_read_once(index_there, videos, monkeypatch, tmp_path):
+    index_there(videos["a"])
+    vector, read, read_part = unit_vectors(1, size=Store.open(LIBRARY).models[0].embed_dim)[0], [], loopback.read_part
+
+    def counted(address, start, end):
+        read.extend([address] * cached.is_immutable(address.key))
+        return read_part(address, start, end)
+
+    def search() -> tuple[dict[str, float], bool]:
+        """Search like another process; return the results, and whether rows were read from the server."""
+        read.clear()
+        return {moment.path: moment.score for moment in Store.open(LIBRARY).search(vector)}, bool(read)
+
+    monkeypatch.setattr(loopback, "read_part", counted)
+    found, has_read = search()
+    assert (list(found), has_read) == ([str(videos["a"])], True)
+    assert search() == (found, False)
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", os.environ["AWS_ENDPOINT_URL"])
+    assert search() == (found, False)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")  # the clients for the server are open
+    assert search() == (found, False)
+    monkeypatch.delenv("HTTP_PROXY")
+    for path in (tmp_path / "cache").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:-1])
+    assert search() == (found, True)
+    index_there()
+    assert len(search()[0]) == 4
+    monkeypatch.setenv("VOP_CACHE_SIZE", "0")
+    assert (len(search()[0]), read) == (4, [])
+
+
+def test_only_files_that_never_change_are_kept():
+    once = "data/1a.lance", "_indices/5f/index.idx", "_deletions/0-3-9.arrow"
+    others = "_versions/184.manifest", "_versions/latest_version_hint.json", "_transactions/3-5f.txn"
+    assert all(cached.is_immutable(f"data/lib/database/words.lance/{name}") for name in once)
+    assert not any(cached.is_immutable(f"data/lib/database/words.lance/{name}") for name in others)
+    assert not any(map(cached.is_immutable, ("data/library.json", "a.lance/library.json", "a/frames/data/1.lance")))
+
+
 @pytest.mark.slow
 def test_the_program_uses_addresses(index_there, videos, capsys, monkeypatch):
     index_there()
@@ -126,8 +173,77 @@ def test_the_program_uses_addresses(index_there, videos, capsys, monkeypatch):
     assert len(json.loads(capsys.readouterr().out)["results"]) == 4
     assert main(["library", "info", str(LIBRARY), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["library"] == str(LIBRARY)
-    assert main(["library", "check", str(LIBRARY)]) == 2
-    assert "must be local" in capsys.readouterr().err
+    assert main(["library", "check", str(LIBRARY), "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["videos"], report["sound"], report["without_checksum"]) == (4, True, 0)
+
+
+# -- damage and kept frames
+
+
+def test_lost_objects_are_found_and_repaired(index_there, films, videos, tmp_path):
+    index_there()
+    write_video(tmp_path / "new.mp4", seed=50)
+    index_there(tmp_path / "new.mp4")
+    with library_lock(LIBRARY):
+        Store.open(LIBRARY).put_failures([failure("/v/broken.mp4", UNREADABLE, "cut short")])
+    videos["a"].unlink()
+    report = check(LIBRARY)
+    assert (report.sound, report.videos, report.deleted) == (True, 5, [str(videos["a"])])
+    rows = [info.address for info in objects.list_objects(small_files.child(Store.open(LIBRARY).table_folder, "data"))]
+    objects.delete(rows[0])
+    report = check(LIBRARY)
+    assert not report.sound
+    assert report.damaged_videos or report.damaged_files
+    assert check(LIBRARY, repair=True).repaired
+    after = check(LIBRARY)
+    assert after.sound
+    assert after.videos < 5
+    library = Store.open(LIBRARY)
+    assert [failed.path for failed in library.failures()] == ["/v/broken.mp4"]
+    assert len(library.table.to_arrow()) == after.segments
+
+
+def test_an_outage_is_not_damage(index_there, films, monkeypatch):
+    """Otherwise a repair would drop all videos."""
+    import moto.settings
+
+    def denied(*_, **__):
+        raise DeniedObject(LOCK, "access is denied")
+
+    index_there()
+    with monkeypatch.context() as patch:
+        patch.setattr("vop.search.sync.integrity.library_lock", denied)
+        assert check(LIBRARY).sound  # a check needs no permission to write
+        with pytest.raises(DeniedObject):
+            check(LIBRARY, repair=True)
+    monkeypatch.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
+    monkeypatch.setattr(salvage, "exists", lambda place: True)  # which fails, too
+    for read in (salvage.failures_damage, salvage.removed_damage, salvage.table_damage, salvage.scan_table):
+        with pytest.raises(StorageError, match="nothing was changed"):
+            read(LIBRARY, "failures")
+
+
+def test_kept_frames_replace_missing_videos(index_there, videos, tiny_folder, films, tmp_path):
+    segments = index_there(keep_frames=True).segments
+    kept = [info.address for info in objects.list_objects(LIBRARY.at(f"{LIBRARY.key}/frames"))]
+    assert len(kept) == segments
+    assert forget(LIBRARY, [videos["b"]], for_good=True) == 1
+    left = [info.address for info in objects.list_objects(LIBRARY.at(f"{LIBRARY.key}/frames"))]
+    assert 0 < len(left) < segments
+    for path in videos.values():
+        path.unlink()
+    tuned = tmp_path / "tuned"
+    create("vop-f+p", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tuned)
+    moved = reembed(LIBRARY, str(tuned), precision="fp32")
+    assert (moved.videos, moved.dropped) == (3, [])
+    content = bytearray(objects.read(left[0])[0])
+    content[-100] ^= 4
+    films.put(str(left[0]), bytes(content))
+    assert check(LIBRARY).damaged_frames == 1
+    assert check(LIBRARY, repair=True).damaged_frames == 1
+    report = check(LIBRARY)
+    assert (report.sound, report.videos) == (True, 3)
 
 
 # -- the lock
@@ -236,9 +352,7 @@ def test_addresses_that_cannot_be_libraries(films, tiny_folder, videos):
         Library.create("s3://films/holidays", model=str(tiny_folder))
     with pytest.raises(UsageError, match="s3://films/NAME"):
         Library.create("s3://films", model=str(tiny_folder))
-    with pytest.raises(UsageError, match="cannot keep frames"):
-        Library.create(str(LIBRARY), model=str(tiny_folder), keep_frames=True)
-    with pytest.raises(UsageError, match="must be local"):
+    with pytest.raises(UsageError, match="s3://films/libraries/holidays: no library exists here"):
         check(str(LIBRARY))
 
 

@@ -35,6 +35,7 @@ from vop.cli.index import (
 )
 from vop.cli.owner import add_browse_actions, add_owner_actions
 from vop.errors import UsageError
+from vop.storage.address import is_address
 from vop.utils import progress
 from vop.utils.files import read_file
 from vop.utils.text import count, on_one_line
@@ -393,7 +394,8 @@ def _print_check(report: CheckReport) -> None:
         frames = f"kept frames of {count('segment', report.damaged_frames)}"
         say(f"damaged: {frames}; they are decoded again when they are needed")
     segments = f"{count('segment', report.segments)} of {count('video', report.videos)}"
-    say(f"{report.library}: {count('file', report.files)}, {segments} were checked")
+    files = "" if is_address(report.library) else f"{count('file', report.files)}, "
+    say(f"{report.library}: {files}{segments} were checked")
     if report.without_checksum:
         say(f"without checksum, from an earlier version of vop: {count('segment', report.without_checksum)}")
     if report.deleted or report.changed:

@@ -44,7 +44,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "library",
         metavar="LIBRARY",
         type=place,
-        help="The library's folder, or its address such as s3://bucket/library.",
+        help="The library's folder, or its address such as s3://bucket/library, which is read through a cache on the "
+        "disk (VOP_CACHE names its folder, VOP_CACHE_SIZE its size; default 2GB, 0 for none).",
     )
     parser.add_argument(
         "words",

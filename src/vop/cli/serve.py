@@ -36,7 +36,8 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         metavar="LIBRARY",
         nargs="+",
         type=place,
-        help="Libraries that `vop index` made.",
+        help="Libraries that `vop index` made: folders, or addresses such as s3://bucket/library, which are read "
+        "through a cache on the disk (VOP_CACHE names its folder, VOP_CACHE_SIZE its size; default 2GB, 0 for none).",
     )
     parser.add_argument(
         "--host", metavar="ADDRESS", default="127.0.0.1", help="Address to listen on (default 127.0.0.1)."

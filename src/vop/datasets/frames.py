@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load, save, save_file
 
 from vop.datasets.types import Video
 from vop.errors import VideoError
@@ -123,9 +123,12 @@ def read_frames(path: Path, *, shape: tuple[int | None, ...]) -> NDArray[np.uint
             checksum = (file.metadata() or {}).get("crc32")
     except (OSError, SafetensorError):
         return None
+    return frames if _are_sound(frames, checksum, shape) else None
+
+
+def _are_sound(frames: NDArray[np.uint8], checksum: str | None, shape: tuple[int | None, ...]) -> bool:
     fits = frames.ndim == len(shape) and all(want in (None, got) for want, got in zip(shape, frames.shape, strict=True))
-    sound = frames.dtype == np.uint8 and fits
-    return frames if sound and checksum == _checksum(frames) else None
+    return frames.dtype == np.uint8 and fits and checksum == _checksum(frames)
 
 
 def write_frames(path: Path, frames: NDArray[np.uint8]) -> None:
@@ -137,6 +140,23 @@ def write_frames(path: Path, frames: NDArray[np.uint8]) -> None:
     frames = np.ascontiguousarray(frames)  # otherwise safetensors silently writes the bytes in the wrong order
     with atomic_write(path, durable=False) as temporary:
         save_file({"frames": frames}, temporary, metadata={"crc32": _checksum(frames)})
+
+
+def frames_of(content: bytes, *, shape: tuple[int | None, ...]) -> NDArray[np.uint8] | None:
+    """Return the frames in the content of a cache file, or None if it is damaged; see `read_frames`."""
+    try:
+        frames = load(content)["frames"]
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        checksum = header["__metadata__"]["crc32"]
+    except (SafetensorError, ValueError, KeyError, TypeError):
+        return None
+    return frames if _are_sound(frames, checksum, shape) else None
+
+
+def file_of(frames: NDArray[np.uint8]) -> bytes:
+    """Return the content of a cache file."""
+    frames = np.ascontiguousarray(frames)
+    return save({"frames": frames}, metadata={"crc32": _checksum(frames)})
 
 
 def _checksum(frames: NDArray[np.uint8]) -> str:

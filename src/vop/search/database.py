@@ -8,6 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vop.search import cached
 from vop.search.manifest import DATABASE
 from vop.search.schema import explain_damage
 from vop.storage import small_files
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
     from lancedb import DBConnection
 
 
-def database_of(library: Location) -> tuple[str | Path, dict[str, str]]:
-    """Return where the database of a library is, and the options for its storage."""
+def database_of(library: Location, *, cache: bool = True) -> tuple[str | Path, dict[str, str]]:
+    """Return where the database of a library is, and the options for its storage.
+
+    Args:
+        cache: whether to read objects through the cache on this machine, if this process does not write to the library.
+    """
     if isinstance(library, Path):
         return library / DATABASE, {}
-    return str(small_files.child(library, DATABASE)), storage_options(library)
+    behind_cache = cached.database_of(library) if cache else None
+    return behind_cache or (str(small_files.child(library, DATABASE)), storage_options(library))
 
 
 def storage_options(place: Location) -> dict[str, str]:
@@ -32,11 +38,13 @@ def storage_options(place: Location) -> dict[str, str]:
     return {"allow_http": "true"} if is_plain else {}
 
 
-def connect(library: Location, *, read_consistency_interval: timedelta | None = None) -> DBConnection:
-    """Connect to the database of a library."""
+def connect(
+    library: Location, *, read_consistency_interval: timedelta | None = None, cache: bool = True
+) -> DBConnection:
+    """Connect to the database of a library; see `database_of`."""
     import lancedb
 
-    uri, options = database_of(library)
+    uri, options = database_of(library, cache=cache)
     return lancedb.connect(uri, read_consistency_interval=read_consistency_interval, storage_options=options or None)
 
 

@@ -132,6 +132,11 @@ def release_held(lease: Lease) -> None:
     lease.release()
 
 
+def is_held(library: Address) -> bool:
+    """Return whether this process has the lock of a library."""
+    return library in _held
+
+
 def check_held(library: Location) -> None:
     """Raise a VopError if this process has lost the lock of a library in object storage. Call it before a commit."""
     if isinstance(library, Address) and library in _held:

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
-from vop.errors import UsageError
 from vop.search import failures, manifest, near_copies, vector_index
 from vop.search.database import connect, explain_write
 from vop.search.failures import Failure
@@ -58,10 +57,8 @@ class Store(StoreReader):
     def create(cls, path: str | Path | Address, wanted: Manifest) -> Self:
         """Create an empty library; see `vop.search.sync.lock.check_folder`."""
         place = absolute(path)
-        if wanted.keep_frames and isinstance(place, Address):
-            raise UsageError(f"{place}: a library in object storage cannot keep frames; leave out --keep-frames")
         with explain_write(place):
-            database = connect(place)
+            database = connect(place, cache=False)
             database.create_table(wanted.table, schema=schema(wanted.models), exist_ok=True)
             database.create_table(failures.TABLE, schema=failures.SCHEMA, exist_ok=True)
             manifest.write(wanted, place)
@@ -147,8 +144,6 @@ class Store(StoreReader):
 
     def drop_frames(self) -> None:
         """Delete the kept frames of segments that are neither in the library nor restorable."""
-        if not isinstance(self.path, Path):  # it keeps none
-            return
         from vop.search.frames import SegmentFrames  # imports PyTorch
 
         frames = SegmentFrames.of(self.manifest, self.path)

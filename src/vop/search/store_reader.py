@@ -55,11 +55,11 @@ class StoreReader:
         manifest: the content of `library.json`.
     """
 
-    def __init__(self, path: Location, manifest: Manifest, stamp: Stamp | None = None) -> None:
+    def __init__(self, path: Location, manifest: Manifest, stamp: Stamp | None = None, *, cache: bool = True) -> None:
         """Open the tables; `stamp` is the stamp of `library.json` before `manifest` was read."""
         self.path, self.manifest = path, manifest
         # Check for a new version at every read, which takes 0.3 ms.
-        self._database = connect(path, read_consistency_interval=timedelta(0))
+        self._database = connect(path, read_consistency_interval=timedelta(0), cache=cache)
         self._changing = threading.Lock()
         self.reading = threading.local()
         self._nearest = Nearest(path, open_table=self._database.open_table)
@@ -78,15 +78,18 @@ class StoreReader:
         self._marks = OwnMarks(self.path)
 
     @classmethod
-    def open(cls, path: str | Path | Address) -> Self:
+    def open(cls, path: str | Path | Address, *, cache: bool = True) -> Self:
         """Open a library.
+
+        Args:
+            cache: whether to keep what is read from object storage; see `vop.search.cached`.
 
         Raises:
             UsageError: the library does not exist.
             VopError: the library is damaged, or from a later version of vop.
         """
         found = absolute(path)
-        return again_if_moved(found, lambda stamp: cls(found, manifest.read(found), stamp))
+        return again_if_moved(found, lambda stamp: cls(found, manifest.read(found), stamp, cache=cache))
 
     def follow(self, stamp: Stamp | None) -> None:
         """Switch to the new table if the library was re-embedded."""

@@ -12,7 +12,7 @@ import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -77,6 +77,17 @@ def list_objects(prefix: Address) -> Iterator[ObjectInfo]:
                 yield _info(prefix, meta)
 
 
+def list_level(prefix: Address) -> tuple[list[ObjectInfo], list[Address]]:
+    """Return the objects directly below a prefix, and the prefixes directly below it.
+
+    Raises:
+        StorageError: the bucket cannot be listed.
+    """
+    with _explained(prefix):
+        found = _client().list_with_delimiter(_store(prefix), prefix.key or None)
+        return [_info(prefix, meta) for meta in found["objects"]], [prefix.at(key) for key in found["common_prefixes"]]
+
+
 def head(address: Address) -> ObjectInfo:
     """Describe an object.
 
@@ -128,6 +139,17 @@ def read_range(info: ObjectInfo, start: int, end: int) -> bytes:
     return content
 
 
+def read_part(address: Address, start: int, end: int | None) -> tuple[bytes, ObjectInfo]:
+    """Return the bytes from `start` to `end` of an object, or to its own end if that comes first, and its description.
+
+    A negative `start` counts from the object's end.
+    """
+    part: Any = {"suffix": -start} if start < 0 else {"offset": start} if end is None else (start, end)
+    with _explained(address):
+        result = _client().get(_store(address), address.key, options={"range": part})
+        return bytes(result.bytes()), _info(address, result.meta)
+
+
 def download(info: ObjectInfo, path: Path) -> None:
     """Write an object to a file, by several requests if it is large.
 
@@ -163,10 +185,14 @@ def delete(address: Address) -> None:
 
 def delete_below(prefix: Address) -> None:
     """Delete all objects below a prefix, by few requests."""
-    keys = [info.address.key for info in list_objects(prefix)]
-    if keys:
-        with _explained(prefix), suppress(FileNotFoundError):
-            _client().delete(_store(prefix), keys)
+    delete_all([info.address for info in list_objects(prefix)])
+
+
+def delete_all(addresses: Sequence[Address]) -> None:
+    """Delete objects of one bucket, by few requests."""
+    if addresses:
+        with _explained(addresses[0]), suppress(FileNotFoundError):
+            _client().delete(_store(addresses[0]), [address.key for address in addresses])
 
 
 def presign(address: Address, *, seconds: float) -> str:

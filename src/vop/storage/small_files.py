@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 from vop.storage.address import Address, Location
 from vop.storage.errors import ChangedObject, MissingObject
-from vop.storage.objects import ObjectInfo, delete, delete_below, head, list_objects, read, write
+from vop.storage.objects import ObjectInfo, delete, delete_all, delete_below, head, list_objects, read, write
 from vop.utils.files import atomic_write
 
 Stamp = tuple[int, int]
@@ -114,6 +115,21 @@ def folders_in(folder: Location) -> list[Location]:
         names = {info.address.parts[begin] for info in list_objects(folder) if len(info.address.parts) > begin + 1}
         return [child(folder, name) for name in sorted(names)]
     return sorted(path for path in folder.glob("*") if path.is_dir())
+
+
+def files_below(folder: Location, *, suffix: str) -> list[Location]:
+    """Return the files in a folder and its folders, or all objects below a prefix, whose names end with `suffix`."""
+    if isinstance(folder, Address):
+        return [info.address for info in list_objects(folder) if info.address.name.endswith(suffix)]
+    return list(folder.rglob(f"*{suffix}"))
+
+
+def remove_files(places: Collection[Location]) -> None:
+    """Delete files, if they exist; objects of one bucket by few requests."""
+    delete_all([place for place in places if isinstance(place, Address)])
+    for place in places:
+        if isinstance(place, Path):
+            place.unlink(missing_ok=True)
 
 
 def remove_all(folder: Location) -> None:

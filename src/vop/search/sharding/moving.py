@@ -28,8 +28,8 @@ class Mover:
         check_version(plan)
         lance()  # fails early
         self._plan, self._workers, self._batch_size = plan, workers, batch_size
-        self._library = Store.open(plan.library)
-        self._staged = Store(plan.library, manifest.read(plan.folder))
+        self._library = Store.open(plan.library, cache=False)  # it reads all rows, once
+        self._staged = Store(plan.library, manifest.read(plan.folder), cache=False)
         new = self._staged.manifest.with_(models=self._staged.models[:1])
         try:
             (self._model,) = open_models(new, folder=plan.library, compile=compile)

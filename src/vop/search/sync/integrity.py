@@ -21,6 +21,7 @@ from typing import Any
 from vop.errors import UsageError, VopError
 from vop.search import failures, manifest, removed
 from vop.search.checksums import FILE, Seal, digest, newest_manifests, read_seal
+from vop.search.lease import check_held
 from vop.search.manifest import DATABASE, Manifest
 from vop.search.store import KEPT_TABLES, NEAR_TABLES
 from vop.search.sync.lock import library_lock
@@ -38,7 +39,9 @@ from vop.search.sync.salvage import (
 )
 from vop.search.sync.scanner import is_unchanged, split_missing
 from vop.search.words.table import WORDS_TABLES
-from vop.storage.address import Address, is_address, local_path
+from vop.storage import small_files
+from vop.storage.address import Address, Location, absolute, is_address
+from vop.storage.errors import DeniedObject
 from vop.utils.isolation import Crashed, Processes
 from vop.utils.progress import Progress, silent
 
@@ -59,7 +62,7 @@ class CheckReport:
     """The result of a check.
 
     Attributes:
-        files, segments, videos: numbers of what was checked.
+        files, segments, videos: numbers of what was checked; files only in a folder.
         damaged_files: damaged files of the library.
         damaged_videos: videos with segments that differ from what was written.
         damaged_frames: the number of segments with damaged kept frames; these are decoded again when needed.
@@ -119,11 +122,11 @@ def check(
         UsageError: the library does not exist.
         VopError: `library.json` is damaged and has no copy.
     """
-    folder = local_path(folder, what="a library to check").expanduser().absolute()
-    if not (folder / DATABASE).is_dir():
-        raise UsageError(f"{folder}: no library exists here; create one: vop index {folder} FOLDER_OF_VIDEOS")
-    with _locked(folder, waiting, repair=repair), Processes() as processes:
-        checking = _Check(folder, processes)
+    place = absolute(folder)
+    if not (place / DATABASE).is_dir() if isinstance(place, Path) else not manifest.exists(place):
+        raise UsageError(f"{place}: no library exists here; create one: vop index {place} FOLDER_OF_VIDEOS")
+    with _locked(place, waiting, repair=repair), Processes() as processes:
+        checking = _Check(place, processes)
         checking.files(progress)
         checking.read_manifest(repair=repair)
         checking.rows(progress)
@@ -133,12 +136,22 @@ def check(
     return checking.report
 
 
+def _has_newer_version(folder: Path, name: str, newest: list[str]) -> bool:
+    """Whether a run wrote a newer version of the file's table and was killed before it updated the checksums."""
+    table = "/".join(name.split("/")[:2])
+    known = {path.rpartition("/")[2] for path in newest if path.startswith(f"{table}/")}
+    return any(path.name < min(known, default="") for path in (folder / table / "_versions").glob("*.manifest"))
+
+
 @contextmanager
-def _locked(folder: Path, waiting: Callable[[], None], *, repair: bool) -> Iterator[None]:
-    """Lock the library against other writers. On a read-only disk, a check needs no lock."""
+def _locked(folder: Location, waiting: Callable[[], None], *, repair: bool) -> Iterator[None]:
+    """Lock the library against other writers. A check that may only read needs no lock."""
     with ExitStack() as stack:
         try:
             stack.enter_context(library_lock(folder, waiting=waiting, sealing=repair))
+        except DeniedObject:
+            if repair:
+                raise
         except OSError as error:
             if repair or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
@@ -148,17 +161,20 @@ def _locked(folder: Path, waiting: Callable[[], None], *, repair: bool) -> Itera
 class _Check:
     """The steps of a check, which fill the report.
 
-    Tables are read in separate processes: a damaged file can crash the process that reads it.
+    Tables are read in separate processes: a damaged file can crash the process that reads it. Files in object storage
+    are not compared with checksums: the storage does that. Their rows are.
     """
 
-    def __init__(self, folder: Path, processes: Processes) -> None:
-        self.folder, self.database, self.processes = folder, folder / DATABASE, processes
+    def __init__(self, folder: Location, processes: Processes) -> None:
+        self.folder, self.processes = folder, processes
         self.report = CheckReport(library=str(folder))
         self.seal = Seal()
         self.manifest: Manifest
 
     def files(self, progress: Progress) -> None:
         """Compare files with `checksums.json`. Files of a killed run are not in it; their rows are checked later."""
+        if not isinstance(self.folder, Path):
+            return
         damaged = self.report.damaged_files
         seal = read_seal(self.folder)
         if seal is None:
@@ -175,22 +191,14 @@ class _Check:
                     damaged.append(Damage(name, "its content has changed"))
             except FileNotFoundError:
                 # A killed run may have deleted other files with an old version. If one is needed, reading rows fails.
-                if name in seal.copies and not self._has_newer_version(name, newest):
+                if name in seal.copies and not _has_newer_version(self.folder, name, newest):
                     damaged.append(Damage(name, "it is missing"))
             except OSError as error:
                 damaged.append(Damage(name, f"it cannot be read: {error.strerror}"))
 
-    def _has_newer_version(self, name: str, newest: list[str]) -> bool:
-        """Whether a run wrote a newer version of the file's table and was killed before it updated the checksums."""
-        table = "/".join(name.split("/")[:2])
-        known = {path.rpartition("/")[2] for path in newest if path.startswith(f"{table}/")}
-        return any(
-            path.name < min(known, default="") for path in (self.folder / table / "_versions").glob("*.manifest")
-        )
-
     def read_manifest(self, *, repair: bool) -> None:
         """Read the library's manifest, or its copy if it is damaged."""
-        path, copy = self.folder / manifest.FILE, self.seal.copy_of(manifest.FILE)
+        path, copy = small_files.child(self.folder, manifest.FILE), self.seal.copy_of(manifest.FILE)
         try:
             self.manifest = manifest.read(self.folder)
         except VopError as error:
@@ -206,7 +214,7 @@ class _Check:
         report, table = self.report, self.manifest.table
         progress("segments", 0, 1)
         try:
-            scan: TableScan = self.processes.call(scan_table, self.database, table)
+            scan: TableScan = self.processes.call(scan_table, self.folder, table)
         except Crashed as error:
             scan = TableScan.failed(f"reading it crashed ({error.how})")
         progress("segments", 1, 1)
@@ -226,9 +234,9 @@ class _Check:
             path for path, record in sorted(scan.records.items()) if path not in missing and not is_unchanged(record)
         ]
 
-    def _damage_of(self, read: Callable[[Path, str], str | None], table: str) -> str | None:
+    def _damage_of(self, read: Callable[[Location, str], str | None], table: str) -> str | None:
         try:
-            damage: str | None = self.processes.call(read, self.database, table)
+            damage: str | None = self.processes.call(read, self.folder, table)
         except Crashed as error:
             return f"reading it crashed ({error.how})"
         return damage
@@ -245,7 +253,9 @@ class _Check:
 
         Raises:
             VopError: the manifest's table does not exist, but another one does; nothing was changed.
+            UsageError: the library has segments that are not published yet; nothing was changed.
         """
+        self._check_no_plans()
         report, table = self.report, self.manifest.table
         bad = self._restore_copies({damage.path for damage in report.damaged_files})
 
@@ -258,21 +268,22 @@ class _Check:
                 self._check_no_other_table()
                 table = f"{table}_again"
                 damaged = {damage.path for damage in report.damaged_videos}
-                call(copy_sound, self.database, self.manifest, table, damaged)
+                call(copy_sound, self.folder, self.manifest, table, damaged)
             if table != self.manifest.table or is_bad(removed.name_for(self.manifest.table)):
-                call(copy_removed, self.database, removed.name_for(self.manifest.table), removed.name_for(table))
+                call(copy_removed, self.folder, removed.name_for(self.manifest.table), removed.name_for(table))
+            check_held(self.folder)
             manifest.write(self.manifest.with_(table=table), self.folder)
             if is_bad(failures.TABLE):
-                call(copy_failures, self.database)
+                call(copy_failures, self.folder)
             kept = set(KEPT_TABLES)
             for tables in (NEAR_TABLES, WORDS_TABLES):  # one makes no sense without the other
                 kept -= set(tables) if any(map(is_bad, tables)) else set()  # the next indexing makes them again
-            call(drop_others, self.database, {table, removed.name_for(table), *kept})
+            call(drop_others, self.folder, {table, removed.name_for(table), *kept})
         except Crashed as error:
             raise VopError(
                 f"{self.folder}: the repair crashed ({error.how}) and changed nothing; index into another folder"
             ) from None
-        (self.folder / FILE).unlink(missing_ok=True)  # releasing the lock writes it again
+        small_files.remove(small_files.child(self.folder, FILE))  # releasing the lock writes it again
         logger.info("repaired %r, %d videos were damaged", str(self.folder), len(report.damaged_videos))
         report.repaired = True
 
@@ -281,7 +292,7 @@ class _Check:
         restored = self.seal.copies.keys() & bad - {manifest.FILE}
         for name in restored:
             content = self.seal.copy_of(name)
-            if content is not None:
+            if content is not None and isinstance(self.folder, Path):
                 (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (self.folder / name).write_bytes(content)
         if not restored:
@@ -293,8 +304,21 @@ class _Check:
         self.report.damaged_files = found
         return bad
 
+    def _check_no_plans(self) -> None:
+        """Check that workers have not written files into a table in object storage that are not published yet."""
+        if isinstance(self.folder, Path):  # they write them elsewhere
+            return
+        for name in (manifest.SHARDS, manifest.REEMBEDDING):
+            if small_files.folders_in(small_files.child(self.folder, name)):
+                raise UsageError(
+                    f"{self.folder}: shards of it are not published yet; first: vop library publish {self.folder}, or "
+                    "with --discard"
+                )
+
     def _check_no_other_table(self) -> None:
-        tables = {path.stem for path in self.database.glob("segments_*.lance")}
+        folders = small_files.folders_in(small_files.child(self.folder, DATABASE))
+        names = [place.name for place in folders if place.name.startswith("segments_")]
+        tables = {name.removesuffix(".lance") for name in names if name.endswith(".lance")}
         if tables and self.manifest.table not in tables:
             raise VopError(
                 f"{self.folder}: {manifest.FILE} names the table {self.manifest.table}, which does not exist, but "

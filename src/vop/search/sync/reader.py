@@ -92,7 +92,7 @@ class Reader:
         self._claimed: dict[str, str] = {}  # paths by video
         self._claiming, self._counting = threading.Lock(), threading.Lock()
         self.seconds = 0.0
-        self._frames = SegmentFrames.of(self._manifest, library.path) if isinstance(library.path, Path) else None
+        self._frames = SegmentFrames.of(self._manifest, library.path)
 
     def path_of(self, video: str) -> str | None:
         """Return the path at which the library has this content; None if it does not have it."""

@@ -288,7 +288,7 @@ class Move:
     ) -> None:
         self._library, self._staged, self._model, self._write = library, staged, model, write
         self._processes, self._scratch = DecodingProcesses(), Scratch()
-        self._frames = SegmentFrames.of(staged.manifest, staged.path) if isinstance(staged.path, Path) else None
+        self._frames = SegmentFrames.of(staged.manifest, staged.path)
         self._rows: list[pa.Table] = []
         self.failed: list[FileFailure] = []
         self.seconds = 0.0
@@ -335,20 +335,19 @@ class Move:
     def _frames_of(
         self, video: VideoRecord, segments: Sequence[str], clips: Sequence[ClipTimes]
     ) -> Iterator[np.ndarray]:
-        """Yield the kept frames of segments; if any are missing or damaged, decode all from the video."""
-        if self._frames and all(map(self._frames.has, segments)):
-            for segment in segments:
-                frames = self._frames.read(segment)
-                if frames is None:  # damaged after the test above
-                    raise VideoError(video.path, "its kept frames changed meanwhile; run the command again")
-                yield frames
+        """Yield the kept frames of segments; from the first missing or damaged ones on, decode the video."""
+        done = 0
+        while self._frames and done < len(segments) and (kept := self._frames.read(segments[done])) is not None:
+            yield kept
+            done += 1
+        if done == len(segments):
             return
         with self._file_of(video) as path:
             manifest = self._staged.manifest
             decoded = self._processes.iterate(
-                read_frames_of, path, clips, num_frames=manifest.num_frames, resizing=manifest.resizing
+                read_frames_of, path, clips[done:], num_frames=manifest.num_frames, resizing=manifest.resizing
             )
-            for segment, frames in zip(segments, decoded, strict=True):
+            for segment, frames in zip(segments[done:], decoded, strict=True):
                 if self._frames:
                     self._frames.write(segment, frames)
                 yield frames

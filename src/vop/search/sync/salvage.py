@@ -5,20 +5,23 @@ Everything here runs in a separate process, since a damaged file can crash the p
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from vop.search import failures, removed
-from vop.search.manifest import Manifest
+from vop.search.database import connect
+from vop.search.manifest import Manifest, exists
 from vop.search.results import VideoRecord
 from vop.search.schema import ADDED, CHECKSUM, damaged_rows, field_of, metadata_columns, schema, with_checksums
 from vop.search.vector_index import tidy_up
+from vop.storage.address import Address, Location
+from vop.storage.errors import StorageError
 
 if TYPE_CHECKING:
     from lancedb.db import DBConnection
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 UNKNOWN = "unknown videos"  # for segments whose path cannot be read
 _BATCH = 256  # rows that are read at a time
+_STORAGE_FAILED = re.compile(
+    r"Generic (S3|GCS|MicrosoftAzure|N/A) error|Generic \{ store|PermissionDenied|Unauthenticated|error sending request"
+)
 
 
 @dataclass(frozen=True)
@@ -51,23 +57,23 @@ class TableScan:
         return cls(0, 0, {}, {}, reason)
 
 
-def scan_table(database: Path, name: str) -> TableScan:
+def scan_table(library: Location, name: str) -> TableScan:
     """Read every row of a table of segments."""
     try:
-        table = _connect(database).open_table(name)
+        table = _connect(library).open_table(name)
         rows = table.count_rows()
     except Exception as error:
-        return TableScan.failed(_reason(error))
+        return TableScan.failed(_reason(error, library))
     videos = _Videos()
     for start in range(0, rows, _BATCH):
-        for first, count, part in _read(table, start, min(_BATCH, rows - start)):
+        for first, count, part in _read(library, table, start, min(_BATCH, rows - start)):
             if part is None:
                 videos.lose(_paths(table, first, count))
                 continue
             try:
                 videos.add(_with_schema(part, _complete(part.schema)))
             except (KeyError, ValueError, pa.ArrowException) as error:  # a manifest that names other columns
-                return TableScan.failed(_reason(error))
+                return TableScan.failed(_reason(error, library))
     return videos.result(rows)
 
 
@@ -105,18 +111,19 @@ class _Videos:
         return TableScan(segments, self._without_checksum, self._damaged, self._records)
 
 
-def _read(table: Table, start: int, count: int) -> Iterator[tuple[int, int, pa.Table | None]]:
+def _read(library: Location, table: Table, start: int, count: int) -> Iterator[tuple[int, int, pa.Table | None]]:
     """Yield rows as (first, count, rows), in parts as large as possible; rows that cannot be read are None."""
     try:
         yield start, count, table.search().offset(start).limit(count).to_arrow()
         return
-    except Exception:  # the database raises its own exceptions, such as a panic
+    except Exception as error:  # the database raises its own exceptions, such as a panic
+        _check_storage(error, library)
         if count == 1:
             yield start, count, None
             return
     half = count // 2
-    yield from _read(table, start, half)
-    yield from _read(table, start + half, count - half)
+    yield from _read(library, table, start, half)
+    yield from _read(library, table, start + half, count - half)
 
 
 def _paths(table: Table, start: int, count: int) -> set[str]:
@@ -128,32 +135,30 @@ def _paths(table: Table, start: int, count: int) -> set[str]:
         return {UNKNOWN}
 
 
-def failures_damage(database: Path, name: str) -> str | None:
+def failures_damage(library: Location, name: str) -> str | None:
     """Return the reason why the list of failures cannot be read; None if it can."""
     try:
-        failures.read(_connect(database).open_table(name))
+        failures.read(_connect(library).open_table(name))
     except Exception as error:
-        return _reason(error)
+        return _reason(error, library)
     return None
 
 
-def removed_damage(database: Path, name: str) -> str | None:
+def removed_damage(library: Location, name: str) -> str | None:
     """Return the damage of the removed videos; None if they are sound or there are none."""
-    connection = _connect(database)
-    if name not in connection.list_tables().tables:
-        return None
     try:
+        connection = _connect(library)
+        if name not in connection.list_tables().tables:
+            return None
         rows = connection.open_table(name).search().to_arrow()
         bad = damaged_rows(rows.drop_columns([removed.WHEN, removed.DAMAGE])).sum()
     except Exception as error:
-        return _reason(error)
+        return _reason(error, library)
     return f"{bad} removed segments differ from what was written" if bad else None
 
 
-def _connect(database: Path) -> DBConnection:
-    import lancedb
-
-    return lancedb.connect(database)
+def _connect(library: Location) -> DBConnection:
+    return connect(library, cache=False)
 
 
 def _drop(connection: DBConnection, name: str) -> None:
@@ -161,25 +166,47 @@ def _drop(connection: DBConnection, name: str) -> None:
         connection.drop_table(name)
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, library: Location) -> str:
+    """Return why a table cannot be read.
+
+    Raises:
+        StorageError: the object storage has failed, which is not damage.
+    """
+    _check_storage(error, library)
+    if isinstance(library, Address):  # the error may contain what the server has answered, and that a key
+        return "it cannot be read (an object is missing or damaged)"
     return f"it cannot be read ({str(error).splitlines()[0][:200] if str(error) else type(error).__name__})"
 
 
-def copy_sound(database: Path, manifest: Manifest, target: str, damaged: set[str]) -> None:
+def _check_storage(error: Exception, library: Location) -> None:
+    """Raise a StorageError if object storage has failed to answer, rather than that an object is missing or damaged."""
+    if not isinstance(library, Address):
+        return
+    text = str(error)
+    is_missing = "not found" in text.lower()
+    if (_STORAGE_FAILED.search(text) and not is_missing) or not exists(library):
+        raise StorageError(
+            f"{library}: its database cannot be read ({type(error).__name__}), so the check is incomplete and nothing "
+            "was changed; check the credentials, the permissions and the network"
+        ) from None
+
+
+def copy_sound(library: Location, manifest: Manifest, target: str, damaged: set[str]) -> None:
     """Write the rows of all undamaged videos to a new table."""
-    connection = _connect(database)
+    connection = _connect(library)
     _drop(connection, target)
     try:
         table = connection.open_table(manifest.table)
         rows = table.count_rows()
-    except Exception:
+    except Exception as error:
+        _check_storage(error, library)
         connection.create_table(target, schema=schema(manifest.models))
         return
     new = connection.create_table(target, schema=schema(manifest.models, metadata_columns(table.schema)))
 
     def sound() -> Iterator[pa.RecordBatch]:
         for start in range(0, rows, _BATCH):
-            for _, _, part in _read(table, start, min(_BATCH, rows - start)):
+            for _, _, part in _read(library, table, start, min(_BATCH, rows - start)):
                 if part is not None:
                     kept = part.filter(pc.invert(pc.is_in(part.column("path"), pa.array(sorted(damaged), pa.string()))))
                     yield from with_checksums(_with_schema(kept, new.schema)).to_batches()
@@ -200,13 +227,14 @@ def _with_schema(rows: pa.Table, wanted: pa.Schema) -> pa.Table:
     return rows.select(wanted.names)
 
 
-def copy_removed(database: Path, before: str, name: str) -> None:
+def copy_removed(library: Location, before: str, name: str) -> None:
     """Copy the sound rows of the removed videos to the table `name`."""
-    connection = _connect(database)
+    connection = _connect(library)
     try:
         old = connection.open_table(before)
-        parts = [part for _, _, part in _read(old, 0, old.count_rows()) if part is not None]
-    except Exception:  # nothing was removed, or nothing can be read
+        parts = [part for _, _, part in _read(library, old, 0, old.count_rows()) if part is not None]
+    except Exception as error:  # nothing was removed, or nothing can be read
+        _check_storage(error, library)
         parts = []
     if not parts:
         _drop(connection, before)
@@ -217,31 +245,32 @@ def copy_removed(database: Path, before: str, name: str) -> None:
     tidy_up(connection.create_table(name, data=rows, mode="overwrite"))
 
 
-def table_damage(database: Path, table: str) -> str | None:
+def table_damage(library: Location, table: str) -> str | None:
     """Return why a table of `KEPT_TABLES` cannot be read; None if it can, or does not exist."""
-    connection = _connect(database)
-    if table not in connection.list_tables().tables:
-        return None
     try:
+        connection = _connect(library)
+        if table not in connection.list_tables().tables:
+            return None
         connection.open_table(table).search().to_arrow()
     except Exception as error:
-        return _reason(error)
+        return _reason(error, library)
     return None
 
 
-def drop_others(database: Path, kept: set[str]) -> None:
+def drop_others(library: Location, kept: set[str]) -> None:
     """Drop damaged tables, and the tables that a killed repair or re-embedding left behind."""
-    connection = _connect(database)
+    connection = _connect(library)
     for name in set(connection.list_tables().tables) - kept:
         connection.drop_table(name)
 
 
-def copy_failures(database: Path) -> None:
+def copy_failures(library: Location) -> None:
     """Rewrite the list of failures, as far as it can be read."""
-    connection = _connect(database)
+    connection = _connect(library)
     try:
         kept = failures.read(connection.open_table(failures.TABLE))
-    except Exception:
+    except Exception as error:
+        _check_storage(error, library)
         kept = []  # the next indexing lists them again
     _drop(connection, failures.TABLE)
     failures.write(connection.create_table(failures.TABLE, schema=failures.SCHEMA), kept)
