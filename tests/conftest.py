@@ -15,8 +15,11 @@ import pytest
 import torch
 
 from object_server import SETTINGS, ObjectServer, running, without_settings
+from quicker import captions_embedded_once, decode_in_this_process, real_processes  # noqa: F401
 from slow import SLOW_FILES
 from tiny_clip import make_clip_folder
+
+ABOUT_PROCESSES = {"datasets", "server", "utils", "video"}  # folders
 
 
 def is_slow(path: Path) -> bool:
@@ -29,9 +32,24 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of slow files. Groups and files with slow tests come first, so that workers end together."""
     for item in items:
         if is_slow(item.path):
             item.add_marker(pytest.mark.slow)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.get_closest_marker("xdist_group") is None, item.path not in slow))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log):
+    """For `--dist loadgroup`: a file is a group, so that only one worker sets its fixtures up."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class LoadFilesAndGroups(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return super()._split_scope(nodeid).partition("::")[0]
+
+    return LoadFilesAndGroups(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +59,13 @@ def _ctrl_c():
     The handler is set for each test, because some libraries restore the handler that they found when imported.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _few_processes(request):
+    """Most tests decode in their own process. Programs that tests start, and fixtures of files, use real ones."""
+    if request.path.parent.name not in ABOUT_PROCESSES:
+        request.getfixturevalue("decode_in_this_process")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -12,6 +12,7 @@ import shlex
 import shutil
 from collections.abc import Iterator
 from copy import deepcopy
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from tiny_clip import make_clip_folder
 from tiny_data import CAPTIONS, write_videos
 from vop.backbones.known import pinned_revision
 from vop.backbones.source import DEFAULT_HUB_ID
+from vop.benchmarks import emoji_moments
+from vop.benchmarks.emoji_motion import Plan
 from vop.cli import main
 from vop.models.pretrained import create
 from vop.training import schedule
@@ -168,11 +171,15 @@ def prepare(page: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("captions_embedded_once")
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_of_a_page_run(page, workplace, monkeypatch, capsys):
     prepare(page)
     monkeypatch.syspath_prepend(workplace)
     monkeypatch.setattr(schedule, "ENOUGH_STEPS", 2)
+    # One film of two clips instead of 41 of twelve.
+    few = partial(emoji_moments.films, workplace / "films", plan=Plan(train=0, val=0, test=2), parts=2)
+    monkeypatch.setattr(emoji_moments, "films", lambda _, *, split: few(split=split))
     deleted, trash = workplace / "holidays" / "lake.mp4", workplace / "lake.mp4"
     for words in PAGES[page]:
         if "--prune" in words and deleted.exists():

@@ -74,14 +74,16 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
             yield top, id(node) not in delayed
 
 
-IMPORTS = [(path, top, at_once) for path in sorted(SOURCE.rglob("*.py")) for top, at_once in imports(path)]
+@cache
+def imports_of_the_package() -> list[tuple[Path, str]]:
+    return [(path, top) for path in sorted(SOURCE.rglob("*.py")) for top, _ in imports(path)]
 
 
 def test_every_import_is_declared():
     declared = REQUIRED | OPTIONAL | set.union(*map(resolved, APART))
     undeclared = {
         f"{path.relative_to(SOURCE)}: {top}"
-        for path, top, _ in IMPORTS
+        for path, top in imports_of_the_package()
         if not {canonicalize_name(name) for name in owners().get(top, [top, f"{top}_torch"])} & declared
     }
     assert undeclared == set()
@@ -99,7 +101,7 @@ def test_every_import_of_the_tests_and_tools_is_declared():
 
 
 def test_every_declared_library_is_imported():
-    imported = {canonicalize_name(name) for _, top, _ in IMPORTS for name in owners().get(top, [])}
+    imported = {canonicalize_name(name) for _, top in imports_of_the_package() for name in owners().get(top, [])}
     assert (REQUIRED | OPTIONAL) - imported <= NOT_IMPORTED
 
 

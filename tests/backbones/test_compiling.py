@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 import vop
+from tiny_clip import make_clip_folder
 from tiny_data import write_data
 from vop.backbones.compiling import check_compiler
 from vop.cli import main
@@ -23,6 +24,12 @@ METHODS = [("vop-f+c", {"cmm": "bilstm"}), ("lora", {})]  # prompts between laye
 @pytest.fixture
 def captioned(tmp_path):
     return write_data(tmp_path / "data")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A backbone of two layers for frames and one for texts: each is traced alone, which takes most of the time."""
+    return make_clip_folder(tmp_path_factory.mktemp("small"), vision_layers=2, text={"num_hidden_layers": 1})
 
 
 @pytest.fixture(scope="module")
@@ -82,12 +89,12 @@ def test_compiled_layers_give_the_same(tiny):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("method", "settings"), METHODS)
-def test_traced_layers_give_the_same(method, settings, tiny, monkeypatch):
+def test_traced_layers_give_the_same(method, settings, small, monkeypatch):
     """Traced and differentiated as for a compiler, but not compiled, which would take many seconds more."""
     if method == "lora":
         pytest.importorskip("peft")
     use_backend(monkeypatch, "aot_eager")
-    check_same(method, settings, backbone=tiny)
+    check_same(method, settings, backbone=str(small))
 
 
 @pytest.mark.slow
@@ -110,6 +117,7 @@ def test_a_training_with_compiled_layers_writes_a_usual_run(captioned, tmp_path,
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("captions_embedded_once")
 def test_commands_compile_only_on_request(captioned, tiny_folder, tmp_path, monkeypatch):
     compiled = []
     monkeypatch.setattr("vop.models.model.compile_layers", compiled.append)

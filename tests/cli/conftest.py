@@ -8,6 +8,11 @@ from vop.cli import main
 TRAINING = ["--epochs", "2", "--batch-size", "2", "--num-frames", "2", "--workers", "0", "--precision", "fp32"]
 
 
+@pytest.fixture(autouse=True)
+def _quick(captions_embedded_once):
+    """Many commands index the same few videos."""
+
+
 @pytest.fixture(scope="session")
 def table(tmp_path_factory):
     """A table of five training videos and three test videos."""

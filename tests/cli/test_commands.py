@@ -96,6 +96,7 @@ class TestParams:
 
 
 class TestData:
+    @pytest.mark.usefixtures("real_processes")
     def test_check_counts_videos_and_captions(self, vop, table):
         status, out, _ = vop("data", "check", table)
         assert status == 0
@@ -121,6 +122,7 @@ class TestData:
         assert [video["id"] for video in report["missing"]] == ["gone.mp4"]
         assert [video["id"] for video in report["unreadable"]] == ["empty.mp4"]
 
+    @pytest.mark.usefixtures("real_processes")
     def test_cache_decodes_once(self, vop, table, tmp_path):
         words = ["data", "cache", table, "--out", tmp_path / "cache", "--size", 32, "--num-frames", 2]
         status, out, _ = vop(*words)
@@ -143,6 +145,7 @@ class TestData:
 
 
 class TestTrain:
+    @pytest.mark.usefixtures("real_processes")
     def test_training_writes_a_run(self, train, vop, table, tmp_path):
         status, out, err = train()
         assert status == 0
@@ -214,6 +217,7 @@ class TestTrain:
 
 
 class TestEvaluate:
+    @pytest.mark.usefixtures("real_processes")
     def test_table_shows_the_metrics(self, vop, a_run, table):
         status, out, _ = vop("evaluate", a_run, "--data", table)
         assert status == 0

@@ -70,10 +70,3 @@ def test_options_that_do_not_belong_together_are_refused(vop, moments, tiny_fold
     status, _, err = vop("evaluate", tiny_folder, "--data", moments, *words)
     assert status == 2
     assert named in err
-
-
-def test_moments_are_found_by_one_process(vop, moments, monkeypatch):
-    monkeypatch.setenv("RANK", "0")
-    status, _, errors = vop("evaluate", "mini", "--data", moments, "--moments")
-    assert status == 2
-    assert "without torchrun" in errors

@@ -45,6 +45,7 @@ def names(out: str) -> list[str]:
 
 
 class TestIndex:
+    @pytest.mark.usefixtures("real_processes")
     def test_prints_a_summary(self, vop, videos, tiny_folder, tmp_path):
         broken = tmp_path / "broken.mp4"
         broken.write_text("nothing")
@@ -271,6 +272,7 @@ class TestSearch:
         assert status == 0
         assert len(names(out)) == 4
 
+    @pytest.mark.usefixtures("real_processes")
     def test_captions_are_ranked_for_a_video(self, vop, library, videos, tmp_path):
         (tmp_path / "captions.txt").write_text("a dog\n\na cat\nrain\n")
         words = ["search", library, "--video", videos["a"], "--captions", tmp_path / "captions.txt", "-k", "2"]
@@ -434,6 +436,7 @@ class TestLibrary:
         assert ": 1 video; " in vop("library", "forget", tmp_path / "library", video.parent)[1]
         assert vop("library", "forget", tmp_path / "library", video)[0] == 2
 
+    @pytest.mark.usefixtures("real_processes")
     def test_reembedded_libraries_can_use_both_models(self, vop, videos, tiny_folder, tmp_path):
         create("vop-f+p", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tmp_path / "run")
         library = tmp_path / "library"

@@ -119,20 +119,26 @@ def test_a_server_starts_answers_and_stops(library, tiny_folder):
     assert seconds < 12  # about 2 on an idle machine
 
 
-@pytest.mark.parametrize("nohup", [False, True])
-def test_closing_the_terminal_stops_the_server_unless_nohup(library, tmp_path, nohup):
-    before = (lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) if nohup else None
-    with served(library.path, temporary=tmp_path, before=before) as (process, port, _):
+def test_closing_the_terminal_stops_the_server(library, tmp_path):
+    with served(library.path, temporary=tmp_path) as (process, _, _):
         folders = list(tmp_path.glob("vop-serve-*"))
         assert len(folders) == 1
         process.send_signal(signal.SIGHUP)
-        if nohup:
-            time.sleep(0.5)
-            assert get(port, "/api/state")[0].status == 200
-        else:
-            process.communicate(timeout=30)
-            assert process.returncode == 0
-            assert not folders[0].exists()
+        process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert not folders[0].exists()
+
+
+def test_a_server_with_nohup_stays_and_can_log_to_standard_error(library):
+    before = partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)
+    with served("--access-log", "-", library.path, before=before) as (process, port, _):
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.5)
+        assert get(port, "/metrics")[0].status == 404
+        _, _, err = end(process)
+    access, stopped = err.splitlines()
+    assert access.split()[-6:-2] == ["127.0.0.1", "GET", "/metrics", "404"]
+    assert stopped == "stopped"
 
 
 def test_half_sent_requests_do_not_block_others(library):
@@ -171,15 +177,6 @@ def test_health_metrics_and_access_log(library, tmp_path):
         ["127.0.0.1", "GET", "/metrics", "200", str(len(body))],
     ]
     assert [line.split()[-6:-2] for line in log.read_text().splitlines()] == [["127.0.0.1", "GET", "/nowhere", "404"]]
-
-
-def test_access_log_can_go_to_standard_error(library):
-    with served("--access-log", "-", library.path) as (process, port, _):
-        assert get(port, "/metrics")[0].status == 404
-        _, _, err = end(process)
-    access, stopped = err.splitlines()
-    assert access.split()[-6:-2] == ["127.0.0.1", "GET", "/metrics", "404"]
-    assert stopped == "stopped"
 
 
 class TestToken:

@@ -32,22 +32,9 @@ def index_videos(folder, videos, tiny_folder, tmp_path):
     return run
 
 
-@pytest.fixture
-def real_processes() -> None:
-    """Makes a test decode in separate processes."""
-
-
 @pytest.fixture(autouse=True)
-def _decode_in_this_process(request, monkeypatch):
-    """Starting processes takes most of the time in which small videos are indexed."""
-
-    def call(self, function, *args, **settings):
-        return function(*args, **settings)
-
-    if "real_processes" not in request.fixturenames:
-        monkeypatch.setattr(DecodingProcesses, "warm", lambda *_: None)
-        monkeypatch.setattr(DecodingProcesses, "iterate", call)
-        monkeypatch.setattr(DecodingProcesses, "call", call)
+def _quick(captions_embedded_once):
+    """Most tests index a few small videos."""
 
 
 @pytest.fixture

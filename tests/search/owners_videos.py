@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -15,12 +17,21 @@ RATE = 5  # frames per second, so that a minute is 300 small pictures
 def write_video(path: Path, *, seed: int, seconds: float = 4.0) -> Path:
     """Write blocks of random colours that change every two seconds, so that all segments differ."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_encoded(seed, seconds, path.suffix))
+    return path
+
+
+@cache
+def _encoded(seed: int, seconds: float, suffix: str) -> bytes:
+    """Many tests use the same few videos."""
     random = np.random.default_rng(seed)
     pictures = []
     for _ in range(max(1, round(seconds / 2))):
         blocks = random.integers(0, 255, (6, 8, 3), dtype=np.uint8)
         pictures += [np.kron(blocks, np.ones((8, 8, 1), np.uint8))] * (2 * RATE)
-    return write_clip(path, pictures[: max(1, round(seconds * RATE))], rate=RATE)
+    with TemporaryDirectory() as folder:
+        path = write_clip(Path(folder) / f"video{suffix}", pictures[: max(1, round(seconds * RATE))], rate=RATE)
+        return path.read_bytes()
 
 
 def write_folder(folder: Path, *, count: int = 4) -> dict[str, Path]:

@@ -73,6 +73,31 @@ def add_compile_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_ray_options(parser: argparse.ArgumentParser, *, to: argparse._ActionsContainer | None = None) -> None:
+    """Adds the options of work on a Ray cluster, which `check_ray_options` checks.
+
+    Args:
+        to: a group that excludes other options, for --ray.
+    """
+    (to or parser).add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="Work on a Ray cluster: host:port, `auto` for the cluster of this machine, or `local` to start one for "
+        "this command. The default of --jobs is then one worker per GPU or, without GPUs, per node.",
+    )
+    parser.add_argument(
+        "--gpus-per-worker",
+        metavar="N",
+        type=float,
+        help="With --ray: GPUs of each worker (default 1, if the cluster has any). A fraction shares a GPU.",
+    )
+
+
+def check_ray_options(arguments: argparse.Namespace) -> None:
+    if arguments.gpus_per_worker is not None and arguments.ray is None:
+        raise UsageError(f"--gpus-per-worker is {arguments.gpus_per_worker:g} without --ray; add --ray")
+
+
 def use_device_options(arguments: argparse.Namespace) -> None:
     """Choose the device and the number of threads. This imports PyTorch.
 

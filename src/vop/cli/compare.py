@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from vop.cli.common import (
     add_data_options,
     add_device_options,
+    add_ray_options,
     add_recipe_options,
     add_settings_option,
+    check_ray_options,
     load_data,
     parse_settings,
     print_json,
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from vop.datasets.types import Dataset
     from vop.experiments.plan import Plan, Search
     from vop.experiments.results import ExperimentResults
+    from vop.experiments.workers import Workers
 
     Planned = tuple[Plan, Dataset, Path]
 
@@ -116,7 +120,8 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--baseline", help="Row to compare the others with (default: full, or the first row).")
     parser.add_argument("--split", default="test", help="Split to rank (default test).")
-    parser.add_argument("--jobs", type=int, default=1, help="Number of trainings to run in parallel (default 1).")
+    parser.add_argument("--jobs", type=int, help="Number of trainings to run in parallel (default 1).")
+    add_ray_options(parser)
     parser.add_argument("--cache", metavar="DIR", type=Path, help="Folder for decoded frames (default OUT/cache).")
     parser.add_argument(
         "--rerun",
@@ -178,8 +183,9 @@ def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> i
     use_device_options(arguments)
     from vop.experiments.runner import check, check_plan, move_replaced
 
-    if arguments.jobs < 1:
+    if arguments.jobs is not None and arguments.jobs < 1:
         raise UsageError(f"--jobs is {arguments.jobs}; give 1 or more")
+    check_ray_options(arguments)
     _check_folder("--report", arguments.report)
 
     configs = [read_config(recipe) for recipe in arguments.recipe] or [TrainingConfig()]
@@ -198,10 +204,11 @@ def _run(arguments: argparse.Namespace, command: str, kinds: Sequence[str]) -> i
         planned += [(plan, dataset, out) for plan in plans]
     for plan, dataset, out in planned:
         check(plan, dataset, out, rerun=arguments.rerun)
-    for plan, _, out in planned:  # before any plan runs, because plans can share runs
-        if moved := move_replaced(plan, out, rerun=arguments.rerun):
-            warn(f"--rerun: the old runs are in {moved}")
-    results, error = _results(arguments, planned)
+    with _workers(arguments) as workers:  # before anything is moved
+        for plan, _, out in planned:  # before any plan runs, because plans can share runs
+            if moved := move_replaced(plan, out, rerun=arguments.rerun):
+                warn(f"--rerun: the old runs are in {moved}")
+        results, error = _results(arguments, planned, workers)
     if results:
         from vop.experiments.report import write_report
 
@@ -230,8 +237,23 @@ def _check_rerun(names: Sequence[str], plans: Sequence[Plan]) -> None:
             raise unknown_name("method to rerun", name, [*known, ALL])
 
 
+@contextmanager
+def _workers(arguments: argparse.Namespace) -> Iterator[Workers]:
+    """Yields the processes or the Ray cluster that the options name."""
+    if arguments.ray is None:
+        from vop.experiments.processes import Processes
+
+        yield Processes(arguments.jobs or 1)
+        return
+    from vop.experiments.cluster import RayWorkers
+    from vop.utils.cluster import Cluster
+
+    with Cluster(arguments.ray) as cluster:
+        yield RayWorkers(cluster, jobs=arguments.jobs, gpus_per_worker=arguments.gpus_per_worker)
+
+
 def _results(
-    arguments: argparse.Namespace, planned: Sequence[Planned]
+    arguments: argparse.Namespace, planned: Sequence[Planned], workers: Workers
 ) -> tuple[list[ExperimentResults], VopError | None]:
     """Runs the experiments in order, and stops at the first error. Returns the results so far and the error."""
     from vop.experiments.runner import run_experiment
@@ -248,7 +270,7 @@ def _results(
                         out,
                         command=command,
                         cache=arguments.cache,
-                        jobs=arguments.jobs,
+                        workers=workers,
                         progress=show,
                     )
                 )

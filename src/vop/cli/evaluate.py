@@ -21,7 +21,7 @@ from vop.cli.common import (
     use_device_options,
     warn_skipped,
 )
-from vop.cli.moments import add_moment_options, check_unused, run_moments
+from vop.cli.moments import add_moment_options, check_moments, check_unused, run_moments
 from vop.cli.parser import ReplacedBy
 from vop.errors import UsageError, unknown_name
 from vop.utils import progress
@@ -125,18 +125,18 @@ def run(arguments: argparse.Namespace) -> None:
         raise unknown_name("split", arguments.split, SPLIT_NAMES)
     if arguments.json and Path(arguments.json).is_dir():
         raise UsageError(f"--json {arguments.json} is a folder; give a file, or nothing for standard output")
+    from vop.utils.ranks import joined
+
     if arguments.moments:
-        if is_launched():
-            raise UsageError("--moments indexes videos, in one process: start it without torchrun or accelerate launch")
-        run_moments(arguments)
+        check_moments(arguments)
+        with joined():
+            run_moments(arguments)
         return
     check_unused(arguments)
     from vop.evaluation.report import TEXT_FORMATS
 
     if arguments.format not in (formats := ("table", *TEXT_FORMATS)):
         raise unknown_name("format", arguments.format, formats)
-    from vop.utils.ranks import joined
-
     with joined():
         report, other = _embedded(arguments) if arguments.embeddings is not None else _evaluated(arguments)
         if progress.is_first_process():

@@ -15,6 +15,8 @@ from vop.cli.common import (
     add_compile_option,
     add_device_options,
     add_embedding_options,
+    add_ray_options,
+    check_ray_options,
     command_line,
     embedding_of,
     place,
@@ -187,24 +189,8 @@ def add_process_options(parser: argparse.ArgumentParser) -> argparse._MutuallyEx
         help="Number of processes that decode and embed, each with a model of its own (default: one per GPU, or one).",
     )
     ways = parser.add_mutually_exclusive_group()
-    ways.add_argument(
-        "--ray",
-        metavar="ADDRESS",
-        help="Work on a Ray cluster: host:port, `auto` for the cluster of this machine, or `local` to start one for "
-        "this command. The default of --jobs is then one worker per GPU or, without GPUs, per node.",
-    )
-    parser.add_argument(
-        "--gpus-per-worker",
-        metavar="N",
-        type=float,
-        help="With --ray: GPUs of each worker (default 1, if the cluster has any). A fraction shares a GPU.",
-    )
+    add_ray_options(parser, to=ways)
     return ways
-
-
-def check_process_options(arguments: argparse.Namespace) -> None:
-    if arguments.gpus_per_worker is not None and arguments.ray is None:
-        raise UsageError(f"--gpus-per-worker is {arguments.gpus_per_worker:g} without --ray; add --ray")
 
 
 def work_options(arguments: argparse.Namespace) -> WorkOptions:
@@ -355,7 +341,7 @@ def _index(
     from vop.search.sharding.commands import default_jobs, index_in_processes, index_on_ray
     from vop.search.sync import index
 
-    check_process_options(arguments)
+    check_ray_options(arguments)
     jobs = default_jobs() if arguments.jobs is None else arguments.jobs
     with progress.show() as show:
         given = _settings(arguments, show)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vop.cli.common import (
     add_embedding_options,
+    check_ray_options,
     command_line,
     place,
     print_json,
@@ -24,7 +25,6 @@ from vop.cli.exporting import add_export_options, print_export, warn_export, wri
 from vop.cli.index import (
     add_process_options,
     add_work_options,
-    check_process_options,
     part_of,
     print_failures,
     print_part,
@@ -446,7 +446,7 @@ def _publish(arguments: argparse.Namespace) -> int:
 
 
 def _reembed(arguments: argparse.Namespace) -> None:
-    check_process_options(arguments)
+    check_ray_options(arguments)
     use_device_options(arguments)
     if arguments.shard is not None:
         _reembed_part(arguments)

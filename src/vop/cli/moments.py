@@ -59,12 +59,16 @@ def check_unused(arguments: argparse.Namespace) -> None:
         raise UsageError(f"{', '.join(given)}: only with --moments")
 
 
-def run_moments(arguments: argparse.Namespace) -> None:
+def check_moments(arguments: argparse.Namespace) -> None:
+    """Raise a UsageError if the options do not fit --moments."""
     unused = [f"--{name.replace('_', '-')}" for name, usual in _OF_VIDEOS.items() if getattr(arguments, name) != usual]
     if unused:
         raise UsageError(f"--moments ranks segments, not whole videos: leave out {', '.join(unused)}")
     if arguments.model is None or arguments.data is None:
         raise UsageError("--moments needs a model, RUN, and --data SPEC")
+
+
+def run_moments(arguments: argparse.Namespace) -> None:
     use_device_options(arguments)
     from vop.search.moments import evaluate_moments
 
@@ -84,8 +88,11 @@ def run_moments(arguments: argparse.Namespace) -> None:
             library=arguments.library,
             workers=arguments.workers,
             batch_size=arguments.batch_size,
+            shared=progress.is_launched(),
             progress=show,
         )
+    if not progress.is_first_process():
+        return
     if arguments.json != "-":
         print_table(moment_table(report))
     if arguments.json:

@@ -25,10 +25,12 @@ from vop.datasets.types import Dataset
 from vop.datasets.validation import cache_dataset
 from vop.errors import DataError, FileFailure, UsageError, VopError
 from vop.experiments.plan import ALL, Arm, Plan, check_same
+from vop.experiments.processes import Processes
 from vop.experiments.results import ExperimentResults, Parameters, UnreadableVideo
 from vop.experiments.scheduler import Scheduler
 from vop.experiments.source import changed_modules, code_of
 from vop.experiments.summary import summarize
+from vop.experiments.workers import Workers
 from vop.utils.files import atomic_write, read_file
 from vop.utils.parsing import parse_json
 from vop.utils.progress import Progress, silent, stage
@@ -47,7 +49,7 @@ def run_experiment(
     *,
     command: str,
     cache: Path | None = None,
-    jobs: int = 1,
+    workers: Workers | None = None,
     progress: Progress = silent,
 ) -> ExperimentResults:
     """Run the unfinished jobs of `plan` in the folder `out`, and return the results of the whole plan.
@@ -57,14 +59,12 @@ def run_experiment(
     Args:
         command: the command that repeats the experiment, for the report.
         cache: the folder for decoded frames; by default a folder in `out`.
-        jobs: parallel processes. On a CPU they share its cores. With several GPUs, each gets one.
+        workers: run the jobs: several processes of this machine, or a Ray cluster; by default one process.
 
     Raises:
         UsageError: a method, setting or split does not exist, or runs were ranked on different galleries.
         VopError: `out` holds another experiment, or runs of methods whose code has changed, or every run failed.
     """
-    if jobs < 1:
-        raise UsageError(f"jobs is {jobs}; give 1 or more")
     num_frames, resizing = check(plan, dataset, out)
     with _locked(out):
         _write_manifest(plan, dataset, out)
@@ -74,7 +74,8 @@ def run_experiment(
         failed = cache_dataset(dataset, store, augmentation=plan.recipe.augmentation, progress=show).failed
         _refuse_bad_videos(plan, failed)
         data = _readable_fingerprints(dataset, failed)
-        outcome = Scheduler(plan, dataset, out, cache, data=data, jobs=jobs, progress=progress).run()
+        scheduler = Scheduler(plan, dataset, out, cache, data=data, workers=workers or Processes(), progress=progress)
+        outcome = scheduler.run()
     if not any(outcome.runs.values()):
         raise VopError("every run failed:\n" + "\n".join(f"  {line}" for line in outcome.failures))
     outcome.left_out = [UnreadableVideo(id=video.id, path=video.path, reason=video.reason) for video in failed]

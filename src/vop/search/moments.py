@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import platform
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +27,15 @@ from vop.search.library import Library
 from vop.search.manifest import FILE, SegmentationConfig
 from vop.search.refining import FrameScores, refined
 from vop.search.schema import matrix
+from vop.search.sharding.commands import index_part, publish
 from vop.search.store import Store
 from vop.utils.progress import Progress, silent
+from vop.utils.ranks import ALONE, Ranks, join
+from vop.utils.threads import free_cores
+from vop.utils.watch import watched
 
+T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _COLUMNS = ("path", "place", "start_seconds", "end_seconds")
 
 
@@ -88,6 +96,7 @@ def evaluate_moments(
     library: str | Path | None = None,
     workers: int | None = None,
     batch_size: int = 16,
+    shared: bool = False,
     progress: Progress = silent,
 ) -> MomentReport:
     """Index long videos, search for every sentence, and compare the segments that are found with the right times.
@@ -105,30 +114,100 @@ def evaluate_moments(
         library: the folder of a library to keep, or one that an earlier evaluation made. It may hold other videos,
             which do not count. By default the library is temporary.
         workers, batch_size: as for `Library.index`.
+        shared: share the indexing among the processes that `torchrun` or `accelerate launch` started. Each of them
+            makes this call and gets the same report. Needs `pip install 'vop[shards]'` and, on several machines, a
+            `library` in a folder of all.
 
     Raises:
         UsageError: a name or a value is not allowed, or the library was made otherwise.
         DataError: the data cannot be read, or none of the videos.
+        VopError: another process has failed.
     """
-    name = "" if isinstance(data, MomentSplit) else str(data)
-    moments = data if isinstance(data, MomentSplit) else load_moments(str(data), split=split, videos=videos)
-    paths = {os.path.realpath(video.path): place for place, video in enumerate(moments.videos)}
-    with ExitStack() as stack:
+    with watched(when=shared), ExitStack() as stack:
+        ranks = join() if shared else ALONE
+        share = partial(_share, ranks, compile=compile, workers=workers, batch_size=batch_size, progress=progress)
+        if not ranks.is_first:
+            share(None)
+            return _from_first(ranks, None)
+        name = "" if isinstance(data, MomentSplit) else str(data)
+        moments = data if isinstance(data, MomentSplit) else load_moments(str(data), split=split, videos=videos)
+        paths = {os.path.realpath(video.path): place for place, video in enumerate(moments.videos)}
         if library is None:
             library = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vop-moments-"))) / "library"
         embedding = EmbeddingConfig.of(merge_tokens=merge_tokens, dimensions=dimensions)
         opened = _library(Path(library), model, segmentation, num_frames, precision, refine, embedding)
-        report = opened.index(list(paths), compile=compile, workers=workers, batch_size=batch_size, progress=progress)
+        if ranks.size > 1:
+            failures = share((Path(library).absolute(), list(paths)))
+        else:
+            failures = opened.index(
+                list(paths), compile=compile, workers=workers, batch_size=batch_size, progress=progress
+            ).failures
+        skipped = tuple(failure for failure in failures if failure.path in paths)
         is_refined = opened.models[0].frame_column is not None and refine is not False
-        clips, ends = _clips(opened, paths, refine=is_refined)
-        embedder, manifest = opened.model(), opened.manifest
+        return _from_first(ranks, _report(opened, moments, name, paths, is_refined=is_refined, skipped=skipped))
+
+
+def _from_first(ranks: Ranks, value: T | None) -> T:
+    """Return the value of the first rank."""
+    found = ranks.gather(value)[0]
+    assert found is not None, "the first rank has no value"
+    return found
+
+
+def _share(
+    ranks: Ranks,
+    work: tuple[Path, list[str]] | None,
+    *,
+    compile: bool,
+    workers: int | None,
+    batch_size: int,
+    progress: Progress,
+) -> list[Failure]:
+    """Index videos into a library with all ranks, and return the library's failures.
+
+    Args:
+        work: the library and the paths, which the first rank tells the others.
+    """
+    library, paths = _from_first(ranks, work)
+    if not (library / FILE).exists():
+        raise UsageError(
+            f"{library} does not exist on {platform.node()}; give a library in a folder that all machines share"
+        )
+    index_part(
+        library,
+        paths,
+        part=ranks.rank + 1,
+        parts=ranks.size,
+        compile=compile,
+        workers=workers or max(1, free_cores() // ranks.local_size),
+        batch_size=batch_size,
+        progress=progress,
+        warn=_log.warning if ranks.is_first else lambda text: None,
+    )
+    ranks.gather(None)  # all parts are written
+    if ranks.is_first:
+        publish(library, progress=progress)
+    return Store.open(library).failures()
+
+
+def _report(
+    library: Library,
+    moments: MomentSplit,
+    name: str,
+    paths: Mapping[str, int],
+    *,
+    is_refined: bool,
+    skipped: tuple[Failure, ...],
+) -> MomentReport:
+    """Search for every sentence, and compare. `paths` are those of the videos, with their indices."""
+    clips, ends = _clips(library, paths, refine=is_refined)
+    manifest, used = library.manifest, library.manifest.models[0].embedding
     readable = set(clips.videos.tolist())
     queries = [query for query in moments.queries if query.video in readable]
     if not queries:
         raise DataError(f"none of the videos of {name or moments} can be read")
-    texts = embedder.encode_text([query.sentence for query in queries]).numpy()
+    texts = library.model().encode_text([query.sentence for query in queries]).numpy()
     one_video, all_videos = moment_recall(texts, clips, queries, ends=ends)
-    used = manifest.models[0].embedding
     return MomentReport(
         model=manifest.models[0].name,
         method=manifest.models[0].method,
@@ -142,7 +221,7 @@ def evaluate_moments(
         segments=len(clips.videos),
         seconds=float(np.mean(clips.ends - clips.starts)),
         refined=is_refined,
-        skipped=tuple(failure for failure in report.failures if failure.path in paths),
+        skipped=skipped,
         one_video=one_video,
         all_videos=all_videos,
         merge_tokens=None if used.merge_tokens is None else used.merge_tokens.ratio,

@@ -20,7 +20,7 @@ from vop.search.sharding.plan import Call, Plan, PlannedFile, Runner, cut, total
 from vop.search.sharding.publish import Publisher
 from vop.search.sharding.reembed_parts import publish_moved
 from vop.search.sharding.runners import local
-from vop.search.sharding.runners.cluster import AUTO, Cluster
+from vop.search.sharding.runners.cluster import ShardCluster
 from vop.search.sharding.work import COUNTED, Worker
 from vop.search.state import Amount, Display, state_file
 from vop.search.store import Store
@@ -32,6 +32,7 @@ from vop.search.sync.reembedding import ReembedReport
 from vop.search.sync.report import IndexReport
 from vop.search.sync.scanner import scan
 from vop.storage.address import Address
+from vop.utils.cluster import AUTO
 from vop.utils.device import gpus_to_share
 from vop.utils.progress import Progress, silent
 from vop.utils.threads import free_cores
@@ -131,7 +132,7 @@ def on_ray(
 ) -> Iterator[tuple[Runner, int]]:
     """Connect to a Ray cluster, and yield a runner with its workers, and their number; see `index_on_ray`."""
     count_workers(workers or 1, batch_size=batch_size)
-    with Cluster(address) as cluster:
+    with ShardCluster(address) as cluster:
         resources = cluster.resources(jobs=jobs, gpus_per_worker=gpus_per_worker)
         run = partial(cluster.run, resources=resources, workers=workers, batch_size=batch_size, compile=compile)
         yield run, resources.jobs

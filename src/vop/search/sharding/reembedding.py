@@ -15,11 +15,11 @@ from vop.search.sharding.fragments import lance
 from vop.search.sharding.plan import Plan, Runner
 from vop.search.sharding.publish import Publisher
 from vop.search.sharding.reembed_parts import dropped, new_plan
-from vop.search.sharding.runners.cluster import AUTO
 from vop.search.state import Amount
 from vop.search.store import Store
 from vop.search.sync.reembedding import ReembedReport, StagingSettings, complete, remaining, staging
 from vop.storage.address import Address, Location
+from vop.utils.cluster import AUTO
 from vop.utils.progress import Progress, silent
 
 

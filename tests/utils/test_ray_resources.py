@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from vop.errors import UsageError, VopError
-from vop.search.sharding.runners.cluster import Cluster, Resources
+from vop.utils.cluster import Cluster, Resources
 
 
 def nodes(*each: tuple[float, float]) -> list[dict]:
