@@ -191,7 +191,7 @@ def make_targets() -> set[str]:
 
 
 def test_pages_have_commands_and_examples():
-    wanted = {"README.md", "data.md", "training.md", "evaluation.md", "methods.md", "search.md"}
+    wanted = {"README.md", "data.md", "training.md", "evaluation.md", "methods.md", "search.md", "finding.md"}
     assert wanted <= {page.name for page in PAGES}
     assert len(RECIPES) >= 3
     files = {file for file, _ in COMMANDS}

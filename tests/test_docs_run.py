@@ -109,7 +109,7 @@ def prepared(tmp_path_factory) -> Path:
     Image.new("RGB", (64, 48), (240, 120, 30)).save(place / "sunset.jpg")
     (place / "captions.txt").write_text("a dog runs\nsomebody talks\n", encoding="utf-8")
     (place / "about.csv").write_text(
-        next(text for text in blocks(ROOT / "docs" / "search.md", "csv") if "stars" in text), encoding="utf-8"
+        next(text for text in blocks(ROOT / "docs" / "finding.md", "csv") if "stars" in text), encoding="utf-8"
     )
     write_vocabulary(place / "bpe_simple_vocab_16e6.txt.gz")
     (place / "cv_vit-b32_retrieval_vop").mkdir()
@@ -165,6 +165,8 @@ def prepare(page: str) -> None:
     if page == "search.md":
         for method, run in (("vop-p", "holidays"), ("vop", "beach")):
             create(method, DEFAULT_HUB_ID).save_pretrained(Path("runs") / run)
+    if page == "finding.md":
+        assert main(["index", "library", "holidays", "clips", "--metadata", "about.csv"]) == 0
     if page == "methods.md":
         source = next(block for block in blocks(ROOT / "docs" / page, "python") if "class FrameWeights" in block)
         Path("frame_weights.py").write_text(source, encoding="utf-8")

@@ -13,7 +13,7 @@ from vop.cli.search import add_parser
 from vop.search.filters import FILTERS, FilterOption, Filters
 from vop.server.app import create_app
 
-DOCS = Path(__file__).resolve().parents[2] / "docs" / "search.md"
+DOCS = Path(__file__).resolve().parents[2] / "docs" / "finding.md"
 NOT_FILTERS = {
     "words",
     "view",

@@ -118,6 +118,33 @@ def test_without_matching_words_it_is_a_search_by_pictures(library):
     assert library.search_words(QUERY, asked, k=3) == library.search(QUERY, k=3)
 
 
+def test_all_moments_of_a_video_by_words(library):
+    found = library.moments(None, video("a"), words=WordsQuery.of([Sentence("dogs run on a beach, never mind")]))
+    assert [(moment.start_seconds, moment.line.text, moment.matched) for moment in found.moments] == [
+        (0.0, "The dogs are running on the beach", ("heard",)),
+        (10.0, "Never mind the weather", ("heard",)),
+    ]
+    assert [segment.score for segment in found.segments] == [0.75, 0.5]
+    assert found.floor == 0.5
+    nothing = library.moments(None, video("d"), words=WordsQuery.of([Sentence('"never mind"')]))
+    assert (nothing.moments, [segment.score for segment in nothing.segments]) == ([], [0.0, 0.0])
+
+
+def test_all_moments_of_a_video_by_pictures_and_words(library):
+    pictures = library.moments(QUERY, video("a"))
+    assert library.moments(QUERY, video("a"), words=WordsQuery.of([Sentence("an elephant")])) == pictures
+    found = library.moments(QUERY, video("a"), words=WordsQuery.of([Sentence("never mind the weather")]))
+    assert found.segments == pictures.segments
+    first, *others = found.moments
+    assert (first.start_seconds, first.line.text) == (10.0, "Never mind the weather")
+    assert first.score == pytest.approx(pictures.segments[1].score)
+    assert [moment.segment for moment in others] == [
+        moment.segment for moment in pictures.moments if moment.segment != first.segment
+    ]
+    quoted = library.moments(QUERY, video("a"), words=WordsQuery.of([Sentence('a ship "the weather"')]))
+    assert [moment.line.text for moment in quoted.moments] == ["Never mind the weather"]
+
+
 def test_lines_of_a_video(library):
     assert [line.text for line in library.lines(video("c"))] == [text for _, text in LINES["c"]]
     assert library.lines(video("d")) == []
@@ -271,10 +298,16 @@ def test_words_are_not_judged_by_pictures():
         segments=4,
     )
     line = a_line("words", 1.0)
-    moments = [replace(SEEN[0], score=0.31, line=line), replace(SEEN[1], score=0.1, line=line), SEEN[3]]
+    both = ("seen", "heard")
+    moments = [
+        replace(SEEN[0], score=0.31, line=line, matched=both),
+        replace(SEEN[1], score=0.1, line=line, matched=both),
+        SEEN[3],
+    ]
     first, second, third = judged(moments, np.ones(2, np.float32), calibration)
     assert (first.confidence, first.is_weak) == (1.0, False)
     assert (second.confidence, second.is_weak) == (None, False)
+    assert (first.matched, second.matched, third.matched) == (both, ("heard",), ("seen",))
     assert third.is_weak
     assert at_least([first, second, third], 0.5) == [first, second]
     assert unknown_note([first, second, third], 0.5) is None

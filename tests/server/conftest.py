@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 from server.api_steps import app_of
 from server.browser import browser, serving, tab  # noqa: F401
 from server.drawn_clips import write_videos
-from server.library_data import make_library, make_run, open_all, write_clips
+from server.library_data import make_library, make_run, open_all, put_versions, put_words, write_clips
 from vop.search.manifest import SegmentationConfig
 from vop.search.sync import index, reembed
 from vop.server.app import create_app
@@ -36,6 +36,22 @@ def run(tiny_folder, tmp_path_factory):
 def library(clips, tiny_folder, run, tmp_path_factory):
     """A library with two models: a run, and its plain backbone."""
     return make_library(tmp_path_factory.mktemp("libraries") / "demo", [run, tiny_folder], clips)
+
+
+@pytest.fixture(scope="session")
+def versions(clips, run, tmp_path_factory):
+    """A library with near-duplicates."""
+    library = make_library(tmp_path_factory.mktemp("versions") / "versions", [run], clips)
+    put_versions(library)
+    return library
+
+
+@pytest.fixture(scope="session")
+def spoken(clips, run, tmp_path_factory):
+    """A library with words."""
+    library = make_library(tmp_path_factory.mktemp("words") / "spoken", [run], clips)
+    put_words(library)
+    return library
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,17 @@ from PIL import Image
 from clips import write_clip
 from vop.models.model import TextVideoModel
 from vop.models.pretrained import create
-from vop.search.failures import PARTIAL, UNREADABLE, failure
+from vop.search import near_copies
+from vop.search.failures import COPY_OF, DUPLICATE, PARTIAL, UNREADABLE, failure
 from vop.search.manifest import Manifest
 from vop.search.models import describe, open_model
+from vop.search.near_copies import PART, SAME, Pair
 from vop.search.queries import embed_frames
 from vop.search.schema import VideoFile, make_rows
 from vop.search.store import Store
+from vop.search.sync.lock import library_lock
+from vop.search.words.lines import Line
+from vop.search.words.table import WordsRead
 from vop.video.frames import read_frames, video_timeline
 from vop.video.probe import probe
 
@@ -92,6 +97,36 @@ def make_library(folder: Path, models: Sequence[Path], clips: dict[str, Path]) -
         ]
     )
     return library
+
+
+def put_versions(library: Store) -> None:
+    """Make clips versions of each other: green of red, yellow a cut of blue, and a second file of grey."""
+    paths = {path.rpartition("/")[2]: path for path in library.videos()}
+    red, green, blue, yellow = (
+        library.videos()[paths[name]].video for name in ("red.mp4", "green.mp4", "blue & white.mp4", "yellow.avi")
+    )
+    with library_lock(library.path):
+        table = library.kept_table(near_copies.TABLE, near_copies.PAIR_SCHEMA)
+        near_copies.write_pairs(table, [Pair(green, red, SAME, 0.0), Pair(yellow, blue, PART, 1.5)])
+        library.put_failures([failure("/videos/again.webm", DUPLICATE, COPY_OF + paths["grey.webm"])])
+
+
+def put_words(library: Store) -> None:
+    """Let red.mp4 and both segments of blue speak, and give grey.webm a subtitle."""
+    ids = {path.rpartition("/")[2]: record.video for path, record in library.videos().items()}
+    said = Line(text="Good morning, walrus", start_seconds=0.25, end_seconds=0.75, source="speech")
+    thanks = [
+        Line(text=text, start_seconds=start, end_seconds=start + 1, source="speech")
+        for text, start in (("Thank you", 0.5), ("Thank you again", 2.5))
+    ]
+    written = Line(text="a walrus sleeps", start_seconds=0.0, end_seconds=0.5, source="grey.en.srt")
+    library.words.put(
+        [
+            WordsRead(ids["red.mp4"], "speech", "1", [said]),
+            WordsRead(ids["blue & white.mp4"], "speech", "1", thanks),
+            WordsRead(ids["grey.webm"], "sidecars", "1", [written]),
+        ]
+    )
 
 
 def put_clips(library: Store, opened: Sequence[TextVideoModel], clips: dict[str, Path]) -> None:

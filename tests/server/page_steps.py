@@ -8,6 +8,7 @@ import urllib.request
 from functools import cache
 from urllib.parse import parse_qs, urlencode, urlsplit
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 QUERY = "a red ball"
@@ -67,3 +68,10 @@ def change_responses(page: Page, pattern: str, change) -> None:
         route.fulfill(response=response, json=change(response.json(), route.request.url))
 
     page.route(re.compile(pattern), handle)
+
+
+def expect_no_violations(page: Page) -> None:
+    """Check the accessibility of the page as it is (https://github.com/dequelabs/axe-core)."""
+    page.wait_for_function("() => document.getAnimations().every(each => each.playState !== 'running')")
+    found = Axe().run(page).response["violations"]
+    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []

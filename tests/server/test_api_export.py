@@ -50,6 +50,24 @@ def test_a_clip_is_a_download_with_a_name(client, by_name, tmp_path, name, exact
     assert (part.status_code, part.content) == (206, response.content[:10])
 
 
+def test_a_clip_says_how_early_it_begins(client, tmp_path):
+    """A copy begins at the key frame before the moment; both requests of a clip say so, the second from the cache."""
+    blue = next(one for one in results(search(client, "a dog")) if one["name"] == "blue & white.mp4")
+    params = {"start_seconds": 2.5, "end_seconds": 3.0}
+    for _ in range(2):
+        response = client.get(clip_url(blue), params=params)
+        path = tmp_path / "copied.mp4"
+        path.write_bytes(response.content)
+        with av.open(str(path)) as container:
+            seconds = container.duration / av.time_base
+        lead = float(response.headers["vop-lead-seconds"])
+        assert lead == 2.5  # its only key frame is the first
+        assert lead + 0.5 <= seconds <= lead + 0.5 + 0.5
+    assert client.head(clip_url(blue), params=params).headers["vop-lead-seconds"] == "2.500"
+    exact = client.get(clip_url(blue), params={**params, "exact": True})
+    assert exact.headers["vop-lead-seconds"] == "0.000"
+
+
 def test_names_of_downloads_are_not_only_ascii():
     assert attachment('Übung "1".mp4') == (
         "attachment; filename=\"_bung _1_.mp4\"; filename*=UTF-8''%C3%9Cbung%20%221%22.mp4"

@@ -78,11 +78,13 @@ def test_openapi_describes_every_path(client):
         "/healthz",
         "/api/state",
         "/api/libraries/{library}/segments/{segment}",
+        "/api/views/{view}/examples",
         "/api/views/{view}/search",
         "/api/views/{view}/like/{segment}",
         "/api/views/{view}/search/file",
         "/api/views/{view}/videos/{video}/moments",
         "/api/views/{view}/videos/{video}/moments/file",
+        "/api/libraries/{library}/duplicates",
         "/api/libraries/{library}/failures",
         "/api/libraries/{library}/folders",
         "/api/libraries/{library}/marks",
@@ -98,6 +100,7 @@ def test_openapi_describes_every_path(client):
         "/api/libraries/{library}/videos/{video}/lines",
         "/api/libraries/{library}/videos/{video}/moment.mp4",
         "/api/libraries/{library}/videos/{video}/clip",
+        "/api/libraries/{library}/videos/{video}/playlist.m3u",
         "/api/libraries/{library}/export",
     }
     sentences = document["paths"]["/api/views/{view}/search"]["get"]

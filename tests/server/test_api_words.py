@@ -6,25 +6,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from server.api_steps import app_of, detail, results, search
-from server.library_data import CLIPS, make_library
-from vop.search.words.lines import Line
-from vop.search.words.table import WordsRead
-
-
-@pytest.fixture(scope="module")
-def spoken(clips, run, tmp_path_factory):
-    """A library in which red.mp4 speaks, and grey.webm has a subtitle."""
-    library = make_library(tmp_path_factory.mktemp("words") / "spoken", [run], clips)
-    ids = {path.rpartition("/")[2]: record.video for path, record in library.videos().items()}
-    said = Line(text="Good morning, walrus", start_seconds=0.25, end_seconds=0.75, source="speech")
-    written = Line(text="a walrus sleeps", start_seconds=0.0, end_seconds=0.5, source="grey.en.srt")
-    library.words.put(
-        [
-            WordsRead(ids["red.mp4"], "speech", "1", [said]),
-            WordsRead(ids["grey.webm"], "sidecars", "1", [written]),
-        ]
-    )
-    return library
+from server.library_data import CLIPS
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +27,22 @@ def test_words_only(client):
     found = results(search(client, "the walruses", view="spoken", words="only"))
     assert {(one["name"], *one["matched"]) for one in found} == {("red.mp4", "heard"), ("grey.webm", "written")}
     assert results(search(client, "a lion", view="spoken", words="only")) == []
+
+
+def test_all_moments_of_a_video(client):
+    """Its lines are moments, too."""
+    (red,) = results(search(client, '"good morning"', view="spoken"))
+    path = f"/api/views/spoken/videos/{red['video']}/moments"
+    (only,) = results(client.get(path, params={"q": "walrus", "words": "only"}))
+    assert (only["line"], only["matched"], only["score"]) == (red["line"], ["heard"], 1.0)
+    (quoted,) = results(client.get(path, params={"q": '"good morning"'}))
+    assert quoted["line"] == red["line"]
+    (both,) = results(client.get(path, params={"q": "good morning"}))
+    assert (both["line"], both["matched"]) == (red["line"], ["seen", "heard"])
+    (seen,) = results(client.get(path, params={"q": "good morning", "words": "none"}))
+    assert (seen["line"], seen["matched"], seen["segment"]) == (None, ["seen"], both["segment"])
+    assert results(client.get(path, params={"q": "a lion", "words": "only"})) == []
+    assert detail(client.get(path, params={"q": "", "words": "only"}), 422)
 
 
 def test_pictures_and_words(client):

@@ -108,7 +108,7 @@ class TestMetrics:
         assert not [key for key in found if "secret" in str(key)]
 
     def test_all_metrics_are_documented(self, library):
-        text = (ROOT / "docs/search.md").read_text(encoding="utf-8")
+        text = (ROOT / "docs/serving.md").read_text(encoding="utf-8")
         cells = re.findall(r"^\| (`vop_\w+`.*?) \|", text, re.MULTILINE)
         documented = {name for cell in cells for name in re.findall(r"`(vop_\w+?)(?:_total)?`", cell)}
         app = app_of(library)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from server.browser import open_tab
-from server.page_steps import IN_FIRST_ROW, QUERY, film, views, wait_moving
+from server.page_steps import IN_FIRST_ROW, QUERY, expect_no_violations, film, views, wait_moving
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -54,24 +53,21 @@ def test_axe_finds_no_violations(browser, served, width, scheme):
     with open_tab(browser, served, viewport={"width": width, "height": 800}, color_scheme=scheme) as page:
         page.goto("/")
         expect(page.get_by_role("group", name="Examples")).to_be_visible()
-        check(page)
+        expect_no_violations(page)
         page.goto(f"/?q={QUERY}&q=street&w=1&w=-0.5&folder=videos&compare={views(served)[1]['id']}")
         page.locator("#show-filters").click()
         expect(page.locator(".card").first).to_be_visible()
-        check(page)
+        expect_no_violations(page)
         film(page, 0).click()
         expect(page.locator("#player")).to_be_visible()
-        check(page)
+        expect_no_violations(page)
         page.keyboard.press("Escape")
         page.get_by_role("button", name="could not be read").click()
         expect(page.locator("#failures li").first).to_be_visible()
-        check(page)
-
-
-def check(page: Page) -> None:
-    page.wait_for_function("() => document.getAnimations().every(each => each.playState !== 'running')")
-    found = Axe().run(page).response["violations"]
-    assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []
+        expect_no_violations(page)
+        page.goto("/?show=duplicates")
+        expect(page.locator(".duplicates .message")).to_be_visible()
+        expect_no_violations(page)
 
 
 def test_reduced_motion_plays_only_on_request(tab):

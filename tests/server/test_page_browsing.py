@@ -5,12 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
-from urllib.parse import quote
+import re
+from urllib.parse import quote, urlencode, urlsplit
+from urllib.request import url2pathname, urlopen
 
+import av
 import pytest
 from playwright.sync_api import expect
 
-from server.page_steps import QUERY, change_responses, expect_names, film, found, get_json, names, query_of, views
+from server.page_steps import (
+    QUERY,
+    change_responses,
+    expect_names,
+    expect_no_violations,
+    film,
+    found,
+    get_json,
+    names,
+    query_of,
+    views,
+)
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -104,3 +118,34 @@ def test_clips_and_lists_are_downloads(tab, served):
     with tab.expect_download() as download_info:
         tab.get_by_role("link", name="Save clip").click()
     assert download_info.value.path().stat().st_size > 1000
+    with tab.expect_download() as download_info:
+        tab.get_by_role("link", name="Open in player").click()
+    *_, start, address = download_info.value.path().read_text(encoding="utf-8").splitlines()
+    assert download_info.value.suggested_filename.endswith(".m3u")
+    assert start == f"#EXTVLCOPT:start-time={results[0]['start_seconds']:.3f}"
+    assert url2pathname(urlsplit(address).path) == results[0]["path"]
+
+
+def test_the_page_says_how_early_a_copied_clip_begins(tab, served):
+    moment = next(result for result in found(served) if "/moment.mp4" not in result["media_url"])
+    times = {"start_seconds": 3.3, "end_seconds": 4.3}
+    change_responses(tab, r"/search\?", lambda response, _: {**response, "results": [{**moment, **times}]})
+    with urlopen(f"{served}{moment['media_url']}/clip?{urlencode(times)}") as response:
+        lead = float(response.headers["Vop-Lead-Seconds"])
+    tab.goto(f"/?q={QUERY}")
+    film(tab, 0).click()
+    note = tab.locator("#player .clip-note")
+    with tab.expect_download():
+        tab.get_by_role("link", name="Save clip").click()
+    expect(note).to_contain_text(f"begins {lead:.1f} s before the moment")
+    expect_no_violations(tab)
+    with tab.expect_download() as download_info:
+        note.get_by_role("link", name="Cut exactly").click()
+    expect(note).to_be_empty()
+    with av.open(str(download_info.value.path())) as container:
+        assert container.duration / av.time_base == pytest.approx(1.0, abs=0.05)
+    tab.route(re.compile("/clip"), lambda route: route.fulfill(status=404, json={"detail": "the file was deleted"}))
+    tab.get_by_role("link", name="Save clip").click()
+    expect(note).to_have_text("the file was deleted")
+    assert all("404" in problem for problem in tab.problems)
+    tab.problems.clear()

@@ -23,7 +23,7 @@ from vop.server.app import create_app
 
 pytestmark = pytest.mark.xdist_group("browser")
 TOKEN = "correct-horse-battery"
-DOCS = Path(__file__).parents[2] / "docs" / "search.md"
+DOCS = Path(__file__).parents[2] / "docs" / "serving.md"
 
 
 @pytest.fixture(scope="module")

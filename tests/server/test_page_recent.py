@@ -5,18 +5,33 @@ from __future__ import annotations
 import pytest
 from playwright.sync_api import expect
 
-from server.page_steps import expect_names, found, query_of, search
+from server.page_steps import change_responses, expect_names, found, get_json, query_of, search, views
 
 pytestmark = pytest.mark.xdist_group("browser")
 
 
-def test_an_example_is_searched(tab, served):
+def examples(page):
+    return page.get_by_role("group", name="Examples").get_by_role("button")
+
+
+def test_an_example_finds_something_in_the_library(tab, served):
+    change_responses(tab, "/examples", lambda response, _: {"seen": ["a red ball"], "said": ['"good morning"']})
     tab.goto("/")
-    example = tab.get_by_role("group", name="Examples").get_by_role("button").first
-    text = example.text_content()
-    example.click()
-    expect_names(tab, found(served, q=text))
-    assert query_of(tab)["q"] == [text]
+    expect(examples(tab)).to_have_text(["a red ball", '"good morning"'])
+    examples(tab).first.click()
+    expect_names(tab, found(served, q="a red ball"))
+    assert query_of(tab)["q"] == ["a red ball"]
+
+
+def test_examples_come_from_the_server_or_are_fixed(tab, served):
+    tab.goto("/")
+    own = get_json(served, f"/api/views/{views(served)[0]['id']}/examples")
+    if texts := own["seen"] + own["said"]:
+        expect(examples(tab)).to_have_text(texts)
+    change_responses(tab, "/examples", lambda response, _: {"seen": [], "said": []})
+    tab.reload()
+    expect(examples(tab)).to_have_count(3)
+    expect(examples(tab).first).to_have_text("a dog runs on the beach")
 
 
 def test_recent_searches_can_be_repeated_and_cleared(tab, served):

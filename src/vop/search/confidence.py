@@ -99,13 +99,13 @@ class Calibration:
 def judged(moments: Sequence[Moment], vector: Floats, calibration: Calibration | None) -> list[Moment]:
     """Return the moments of a query in sentences (e,) with their confidence, if the library is calibrated.
 
-    The confidence is that of pictures. If it is low, that of a moment with a matching line is unknown.
+    The confidence is that of pictures. If it is low, a moment with a matching line is not seen, and has none.
     """
     if calibration is None or not moments:
         return list(moments)
     shares = calibration.confidence(vector, [moment.score for moment in moments])
     return [
-        moment
+        replace(moment, matched=tuple(kind for kind in moment.matched if kind != "seen"))
         if moment.line is not None and share < WEAK_BELOW
         else replace(moment, confidence=share, is_weak=share < WEAK_BELOW)
         for moment, share in zip(moments, shares, strict=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,27 +116,36 @@ def grouped(
     return tuple(sorted(groups, key=lambda group: min(video.path for video in group.videos)))
 
 
-def with_sizes(groups: Iterable[DuplicateGroup]) -> tuple[DuplicateGroup, ...]:
-    """Return the groups with the sizes of the pictures, the largest first. Reads the headers of the files."""
+def with_sizes(
+    groups: Iterable[DuplicateGroup], *, read: Callable[[Path], tuple[int, int]] | None = None
+) -> tuple[DuplicateGroup, ...]:
+    """Return the groups with the sizes of the pictures, the largest first.
+
+    Args:
+        read: returns the width and height of a file; by default from its headers, in this process.
+    """
+    sized = partial(_with_size, read=read or _stored_size)
     return tuple(
         DuplicateGroup(
-            videos=tuple(
-                sorted(map(_with_size, group.videos), key=lambda video: (-video.pixels, -video.size, video.path))
-            ),
-            parts=tuple(map(_with_size, group.parts)),
+            videos=tuple(sorted(map(sized, group.videos), key=lambda video: (-video.pixels, -video.size, video.path))),
+            parts=tuple(map(sized, group.parts)),
         )
         for group in groups
     )
 
 
-def _with_size(video: DuplicateVideo) -> DuplicateVideo:
+def _stored_size(path: Path) -> tuple[int, int]:
     from vop.video.probe import stored_size
 
+    return stored_size(path)
+
+
+def _with_size(video: DuplicateVideo, *, read: Callable[[Path], tuple[int, int]]) -> DuplicateVideo:
     place = location(video.path)
     if not isinstance(place, Path):
         return video
     try:
-        width, height = stored_size(place)
+        width, height = read(place)
     except VideoError:
         return video
     return replace(video, width=width, height=height)

@@ -17,7 +17,8 @@ from vop.search.refining import FrameScores, refined_moment
 from vop.search.results import SCORE, Moment, best_of_videos, light_columns
 from vop.search.rows import Rows
 from vop.search.schema import matrix
-from vop.search.video_moments import Span, best_spans, check_per_video, spans_of
+from vop.search.video_moments import Span, VideoMoments, best_spans, check_per_video, in_video, spans_of
+from vop.search.words.in_video import with_words
 from vop.search.words.query import WordsQuery
 from vop.search.words.searching import WordsSearch
 from vop.search.words.table import Words
@@ -98,12 +99,17 @@ class Finder:
         return self.marked([refined.get(moment.segment, moment) for moment in moments])
 
     def in_video(
-        self, video: str, vector: np.ndarray, *, model: LibraryModel, refine: bool
-    ) -> tuple[pa.Table, list[Moment]]:
-        """Return all segments of a video as `scored` does, and the moments that match; see `Store.moments`."""
+        self, video: str, vector: np.ndarray | None, *, model: LibraryModel, refine: bool, words: WordsQuery | None
+    ) -> VideoMoments:
+        """Return all moments of a video that match, and the scores of its segments; see `Store.moments`."""
         self.rows.row("video", video, ["segment"])
-        rows = self.scored([video], vector=vector, column=model.column)
-        return rows, self._moments(spans_of(rows), vector, model, refine=refine)
+        nothing = np.zeros(model.embed_dim, np.float32)
+        rows = self.scored([video], vector=nothing if vector is None else vector, column=model.column)
+        seen = [] if vector is None else self._moments(spans_of(rows), vector, model, refine=refine)
+        if words is None:
+            return in_video(rows, seen)
+        found = with_words(rows, seen, self.words.lines(video), words, by_pictures=vector is not None)
+        return replace(found, moments=self.marked(found.moments))
 
     def scored(self, videos: Sequence[str], *, vector: np.ndarray, column: str) -> pa.Table:
         """Return all segments of these videos, sorted by video, then by time, with the light columns and scores."""

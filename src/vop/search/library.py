@@ -208,7 +208,7 @@ class Library(LibraryReader):
                 others. None stands for all that it remembers.
             exclude: globs of files and folders to exclude, in addition to the library's globs.
             live_photos: whether to index the movies of Live Photos; None keeps the library's setting.
-            metadata: a CSV file with columns to filter by; see `docs/search.md`.
+            metadata: a CSV file with columns to filter by; see `docs/finding.md`.
             prune: whether to remove videos below `paths` that were deleted or are excluded; `restore` restores them.
             yes: whether to prune even a large share of the library; see `IndexReport.unconfirmed`.
             redo: whether to decode videos again that an earlier version of vop decoded.

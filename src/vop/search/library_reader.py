@@ -244,6 +244,7 @@ class LibraryReader:
         *,
         video: str | Path | Address | Moment,
         model: int = 0,
+        words: WordsMode = True,
         refine: bool = True,
         warn: Callable[[str], None] = _log.warning,
     ) -> VideoMoments:
@@ -252,15 +253,19 @@ class LibraryReader:
         Args:
             query: as for `search`.
             video: its id; its `Path` or `Address`; or one of its moments.
+            words: as for `search`. The lines of the video that match are moments, too. Of a search for words only, the
+                score of a segment is the share of the query's words in its best line.
             model, refine, warn: as for `search`.
 
         Raises:
             UsageError: an argument is not allowed, or the library does not have the video.
             VideoError, VopError: as for `search`.
         """
+        check_mode(words)
         reader, id = self._reader(model, warn), self._video_id(video)
-        vector, judge = reader.vector(query), queries.can_be_judged(query)
-        return self._store.moments(vector, id, model=reader.made_by, refine=refine, judge=judge)
+        vector, seen, asked = reader.read(query, words)
+        judge = queries.can_be_judged(seen)
+        return self._store.moments(vector, id, model=reader.made_by, refine=refine, judge=judge, words=asked)
 
     def _reader(self, model: int, warn: Callable[[str], None]) -> QueryReader:
         return QueryReader(self._store, self._models, self._models.described(model), model, warn)

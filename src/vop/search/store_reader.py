@@ -33,7 +33,7 @@ from vop.search.results import IndexedVideo, LibraryStatus, Moment, Segment, Vid
 from vop.search.rows import Rows, is_outdated
 from vop.search.schema import explain_damage, metadata_columns
 from vop.search.state import read_state
-from vop.search.video_moments import VideoMoments, in_video
+from vop.search.video_moments import VideoMoments
 from vop.search.words.lines import Line
 from vop.search.words.query import WordsQuery
 from vop.search.words.table import Words, WordsVideo
@@ -199,27 +199,32 @@ class StoreReader:
     @follows
     def moments(
         self,
-        vector: np.ndarray,
+        vector: np.ndarray | None,
         video: str,
         *,
         model: int | LibraryModel = 0,
         refine: bool = True,
         judge: bool = False,
+        words: WordsQuery | None = None,
     ) -> VideoMoments:
         """Return all moments of a video that match a query, and the scores of its segments.
 
         Args:
             video: the video's id.
-            vector, model, refine: as for `search`.
+            vector: the query (e,); None for a query of words without pictures.
+            model, refine: as for `search`.
             judge: whether to add the confidence of the moments; for sentences.
+            words: the query for words, if they count.
 
         Raises:
             UsageError: the video does not exist.
             VopError: the library was re-embedded with other models, so the query cannot be compared.
         """
         own = self._own(model)
-        rows, moments = self._finder().in_video(video, vector, model=own, refine=refine)
-        return in_video(rows, self.judged(moments, vector, model=own) if judge else moments)
+        found = self._finder().in_video(video, vector, model=own, refine=refine, words=words)
+        if vector is None or not judge:
+            return found
+        return replace(found, moments=self.judged(found.moments, vector, model=own))
 
     def judged(self, moments: Sequence[Moment], vector: np.ndarray, *, model: int | LibraryModel = 0) -> list[Moment]:
         """Return the moments that a query in sentences has found, with their confidence.

@@ -19,10 +19,13 @@ from vop.search.filters import FILTERS
 from vop.search.store import Store
 from vop.server import (
     browse_routes,
+    duplicate_routes,
+    example_routes,
     export_routes,
     indexing_routes,
     media_routes,
     owner_routes,
+    playlist_routes,
     search_routes,
 )
 from vop.server.access import AllowedHosts
@@ -32,6 +35,7 @@ from vop.server.file_responses import OpenFile, OpenFileResponse, is_unchanged
 from vop.server.monitoring import MonitoringMiddleware, health_router, metrics_router
 from vop.server.security import SIGN_IN_PAGE, SecurityMiddleware
 from vop.server.services import MAX_REQUESTS, MAX_UPLOAD_BYTES, MAX_UPLOADS, Services
+from vop.server.signed_links import SignedLinks
 from vop.storage.address import Address
 from vop.version import VERSION
 
@@ -102,17 +106,23 @@ def create_app(
     )
     app.state.services = services
     services.read_only = read_only
-    app.add_middleware(SecurityMiddleware, hosts=hosts or AllowedHosts(), token=token, root_path=root_path)
+    services.links = None if token is None else SignedLinks(token)
+    app.add_middleware(
+        SecurityMiddleware, hosts=hosts or AllowedHosts(), token=token, links=services.links, root_path=root_path
+    )
     app.add_middleware(CloseUnreadRequests)  # around SecurityMiddleware, which may refuse requests without reading them
     app.add_middleware(MonitoringMiddleware, metrics=services.metrics)
     for error, status in _STATUS.items():
         app.add_exception_handler(error, _error_handler(status))
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.include_router(search_routes.router)
+    app.include_router(example_routes.router)
     app.include_router(browse_routes.router)
+    app.include_router(duplicate_routes.router)
     app.include_router(owner_routes.router)
     app.include_router(media_routes.router)
     app.include_router(export_routes.router)
+    app.include_router(playlist_routes.router)
     app.include_router(indexing_routes.router)
     app.include_router(health_router)
     if metrics:

@@ -32,7 +32,7 @@ from vop.server.object_files import RemoteVideo
 from vop.server.schemas import ExportedSegment, ExportRequest, Problem, SavedClipParameters
 from vop.server.services import Services
 from vop.storage.address import parse_address
-from vop.video.clip_export import SAVED_VERSION, saved_suffix
+from vop.video.clip_export import SavedClip, saved_suffix
 
 router = APIRouter(prefix="/api/libraries/{library}", responses=PROBLEMS, default_response_class=Response)
 
@@ -43,6 +43,15 @@ _TYPES = {
     ".mkv": "video/matroska",
     ".webm": "video/webm",
     ".ts": "video/mp2t",
+}
+_CLIP: dict[str, Any] = {
+    "content": {"video/*": {}},
+    "headers": {
+        "Vop-Lead-Seconds": {
+            "description": "Seconds of the clip before the wanted start, because a copy begins at a key frame.",
+            "schema": {"type": "number"},
+        }
+    },
 }
 _LIST_TYPES = {"csv": "text/csv", "edl": "text/plain", "fcpxml": "application/xml", "otio": "application/json"}
 
@@ -59,7 +68,7 @@ _BODY: dict[str, Any] = {"content": {"application/json": {"schema": _body_schema
 
 
 @router.head("/videos/{video}/clip", include_in_schema=False)
-@router.get("/videos/{video}/clip", responses={200: {"content": {"video/*": {}}}, **MEDIA_PROBLEMS})
+@router.get("/videos/{video}/clip", responses={200: _CLIP, **MEDIA_PROBLEMS})
 async def clip(
     request: Request,
     services: ServicesDependency,
@@ -67,34 +76,37 @@ async def clip(
     video: VideoId,
     parameters: Annotated[SavedClipParameters, Query()],
 ) -> OpenFileResponse:
-    """Send a clip of a video to keep, as a download: copied from a key frame on, or cut exactly."""
+    """Send a clip of a video to keep, as a download: copied from a key frame on, or cut exactly.
+
+    The header `Vop-Lead-Seconds` says how many seconds of the clip come before `start_seconds`.
+    """
     served, exact = services.libraries.library(library), parameters.exact
 
-    async def work() -> tuple[str, float, float, OpenFile]:
+    async def work() -> tuple[str, float, float, SavedClip | None, OpenFile]:
         found, file = await open_video(services, served.library, video)
         start, end = parameters.within(found.duration_seconds)
         cached = partial(
-            services.clips.get,
+            services.saved_clips.get,
+            exact=exact,
             start_seconds=start,
             end_seconds=end,
             duration_seconds=found.duration_seconds,
-            write=partial(services.worker.save_clip, exact=exact),
-            kind=f"{'exact' if exact else 'copied'}-{SAVED_VERSION}",
         )
         if isinstance(file, OpenFile):
             check = partial(check_unchanged, served.library, file, Path(found.path))
-            saved = await services.in_media_thread(cached, found.path, check=check)
+            clip, saved = await services.in_media_thread(cached, found.path, check=check)
             check()  # the clip may come from an older file
         else:
             remote = RemoteVideo(parse_address(found.path), found, services.scratch)
-            saved = await services.in_media_thread(cached, remote)
-        return found.path, start, end, await services.in_search_thread(open_clip, saved)
+            clip, saved = await services.in_media_thread(cached, remote)
+        return found.path, start, end, saved, await services.in_search_thread(open_clip, clip)
 
-    path, start, end, opened = await admit(request, services, work)
+    path, start, end, saved, opened = await admit(request, services, work)
     suffix = saved_suffix(path, exact=exact)
     headers = {
         "Content-Disposition": attachment(clip_name(path, start, end) + suffix),
         "Cache-Control": CACHE_FOR_AN_HOUR,
+        **({"Vop-Lead-Seconds": f"{saved.lead_seconds:.3f}"} if saved else {}),
     }
     return OpenFileResponse(opened, media_type=_TYPES[suffix], headers=headers)
 

@@ -215,17 +215,26 @@ class View:
 
         return find(k) if copies else search_collapsed(find, k, self.library.near_copies())
 
-    def moments(self, vector: Vector, video: str, *, encoded_by: OpenModels, judge: bool = False) -> VideoMoments:
+    def moments(
+        self,
+        vector: Vector | None,
+        video: str,
+        *,
+        encoded_by: OpenModels,
+        judge: bool = False,
+        words: WordsQuery | None = None,
+    ) -> VideoMoments:
         """Return all moments of a video that match a query that these models encoded.
 
         Args:
             judge: as for `search`.
+            words: what the query asks of words, if they count.
 
         Raises:
             NotFound: the video does not exist.
         """
         with self.served.unchanged(encoded_by.models), unknown_ids_as_not_found():
-            return self.library.moments(vector, video, model=self.number, judge=judge)
+            return self.library.moments(vector, video, model=self.number, judge=judge, words=words)
 
     def moments_like(self, segment: str, video: str) -> VideoMoments:
         """Return all moments of a video that are similar to a segment.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
     from vop.export.frames import Source
+    from vop.video.clip_export import SavedClip
 
 
 class MediaWorker:
@@ -101,10 +102,16 @@ class MediaWorker:
         end_seconds: float,
         duration_seconds: float | None = None,
         exact: bool = False,
-    ) -> None:
+    ) -> SavedClip:
         """Write a clip of a video to keep, as `vop.video.clip_export.save_clip` does."""
         times = {"start_seconds": start_seconds, "end_seconds": end_seconds, "duration_seconds": duration_seconds}
-        self.run(_save_clip, path, out, exact=exact, **times)
+        saved: SavedClip = self.run(_save_clip, path, out, exact=exact, **times)
+        return saved
+
+    def stored_size(self, path: Path) -> tuple[int, int]:
+        """Return the width and height of a video's pictures as they are stored."""
+        size: tuple[int, int] = self.run(_stored_size, path)
+        return size
 
     def read_source(self, file: Path, *, path: str, url: str, duration_seconds: float) -> Source:
         """Describe a video for editors, as `vop.export.frames.read_source` does."""
@@ -147,10 +154,16 @@ def _export_clip(path: str | Path, out: str | Path, **times: float) -> None:
     export_clip(path, out, **times)
 
 
-def _save_clip(path: str | Path, out: str | Path, *, exact: bool, **times: Any) -> None:
+def _save_clip(path: str | Path, out: str | Path, *, exact: bool, **times: Any) -> SavedClip:
     from vop.video.clip_export.saving import save_clip
 
-    save_clip(path, out, exact=exact, **times)
+    return save_clip(path, out, exact=exact, **times)
+
+
+def _stored_size(path: str | Path) -> tuple[int, int]:
+    from vop.video.probe import stored_size
+
+    return stored_size(Path(path))
 
 
 def _read_source(file: str | Path, *, name: str, url: str, duration_seconds: float) -> Source:

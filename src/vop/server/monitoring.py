@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vop.server.dependencies import ServicesDependency
 from vop.server.metrics import Metrics
 from vop.server.schemas import Health
+from vop.server.signed_links import SIGNATURE
 
 NO_ROUTE = "none"  # the label of requests that were refused, or that no route matches
 ACCESS_LOG = "vop.server.access"
@@ -87,8 +88,8 @@ def _route(scope: Scope) -> str:
 
 
 def _target(scope: Scope) -> str:
-    """Return the path and query of a request as one word, without the token."""
+    """Return the path and query of a request as one word, without the token or a signature in its place."""
     path = quote(scope["path"], safe="/:@!$&'()*+,;=~")
     query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
-    kept = [(name, value) for name, value in query if name != "token"]
+    kept = [(name, value) for name, value in query if name not in ("token", SIGNATURE)]
     return f"{path}?{urlencode(kept)}" if kept else path

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote, urlencode
@@ -10,6 +11,7 @@ from urllib.parse import quote, urlencode
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, create_model
 
 from vop.errors import UsageError
+from vop.search.duplicates import DuplicateVideo
 from vop.search.explanations import explain
 from vop.search.failures import Failure
 from vop.search.filters import FILTERS, DateOrder, FilterOption, Filters, Order
@@ -85,6 +87,11 @@ class Sentences(BaseModel):
     w: list[Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]] = Field(
         [], description="A weight for each sentence (default 1). A negative weight finds less of the sentence."
     )
+    words: Literal["both", "only", "none"] = Field(
+        "both",
+        description="What to search: what is seen and what is spoken or written, words only, or no words. In a "
+        "sentence, quoted words must be spoken or written.",
+    )
 
     def sentences(self) -> list[Sentence]:
         """Return the sentences with their weights.
@@ -109,11 +116,6 @@ class SentenceParameters(Sentences, SearchParameters):
         ge=0,
         le=1,
         description="Only moments of at least this confidence. Those whose confidence is unknown stay.",
-    )
-    words: Literal["both", "only", "none"] = Field(
-        "both",
-        description="What to search: what is seen and what is spoken or written, words only, or no words. In a "
-        "sentence, quoted words must be spoken or written.",
     )
 
 
@@ -184,6 +186,28 @@ class SavedClipParameters(ClipParameters):
     exact: bool = Field(
         False, description="Cut exactly and encode again, instead of copying from the key frame before the start."
     )
+
+
+class PlaylistParameters(BaseModel):
+    """Where a playlist begins, and how it names the video."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start_seconds: float = Field(0.0, ge=0, allow_inf_nan=False, description="Where to begin.")
+    address: Literal["auto", "file", "server"] = Field(
+        "auto",
+        description="How to name the video. file: by its path; server: by its URL on this server; auto: by its path "
+        "for browsers on the server's own machine, and by its URL for others.",
+    )
+
+
+class DuplicateParameters(BaseModel):
+    """Which groups of near-duplicates to list."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    k: int = Field(20, ge=1, le=100, description="The number of groups.")
+    skip: int = Field(0, ge=0, le=2**31, description="The number of groups to leave out first.")
 
 
 class ExportedSegment(BaseModel):
@@ -336,6 +360,13 @@ class SearchResponse(BaseModel):
     notes: list[str] = Field([], description="Messages for the user, for example that a long sentence was cut.")
 
 
+class Examples(BaseModel):
+    """Sentences that find something in a library."""
+
+    seen: list[str] = Field(description="What it certainly shows, best first; empty if it is not calibrated.")
+    said: list[str] = Field(description="Words that are spoken or written in it, in quotes.")
+
+
 class BrowseResponse(BaseModel):
     """Videos by date, each from its beginning, with the thumbnail strip of its middle and a score of 0."""
 
@@ -343,6 +374,55 @@ class BrowseResponse(BaseModel):
     next: str | None = Field(description="Where the next part begins, for `start`; null at the end.")
     total: int = Field(description="The number of all videos that pass the filters.")
     seconds: float = Field(description="Duration of the request.")
+
+
+class VideoVersion(BaseModel):
+    """One of several versions of a video."""
+
+    path: str
+    name: str = Field(description="The file's name.")
+    video: str = Field(description="The video's id.")
+    size: int = Field(description="Of the file, in bytes.")
+    width: int | None = Field(description="Of the pictures as they are stored; null if the file cannot be read now.")
+    height: int | None
+    duration_seconds: float
+    date: str = Field(description="Recording date of the video, ISO 8601.")
+    exact_copies: list[str] = Field(description="Paths of files with the same content.")
+    part_of: str | None = Field(description="For a cut, the path of the longer video.")
+    start_seconds: float | None = Field(description="For a cut, when it begins in the longer video.")
+    segment: str = Field(description="The id of the segment in its middle.")
+    strip_url: str = Field(description="The thumbnail strip of this segment, a JPEG.")
+
+    @classmethod
+    def of(cls, video: DuplicateVideo, *, segments: Mapping[str, str], library_url: str) -> VideoVersion:
+        """Return a video with a segment of it, one of `segments`, by the ids of the videos."""
+        segment = segments[video.video]
+        return cls(
+            **asdict(video),
+            name=location(video.path).name,
+            segment=segment,
+            strip_url=f"{library_url}/segments/{segment}/strip.jpg",
+        )
+
+
+class VersionGroup(BaseModel):
+    """Versions of one video: those that show all of it, largest pictures and files first, and cuts of it."""
+
+    videos: list[VideoVersion]
+    parts: list[VideoVersion]
+
+
+class DuplicateGroups(BaseModel):
+    """Groups of near-duplicates, and the numbers of all."""
+
+    groups: list[VersionGroup]
+    total: int = Field(description="The number of all groups.")
+    near_duplicates: int = Field(description="The number of videos beyond the first of each group.")
+    parts: int = Field(description="The number of cuts.")
+    exact_copies: int = Field(description="The number of files with the content of a video of the library.")
+    were_compared: bool = Field(
+        description="Whether near-duplicates were looked for; otherwise the next indexing does."
+    )
 
 
 class FolderState(BaseModel):

@@ -177,13 +177,17 @@ async def video_moments(
     began, searched = time.perf_counter(), services.libraries.view(view)
     parameters.check()
     sentences = [] if parameters.like else parameters.sentences()
+    mode = MODES[parameters.words]
 
     async def work() -> tuple[VideoMoments, list[str]]:
         if parameters.like:
             return await services.in_search_thread(searched.moments_like, parameters.like, video), []
         models, encoder = searched.encoder()
-        vector, notes = await encoder.sentences(sentences)
-        find = partial(searched.moments, encoded_by=models, judge=can_be_judged(sentences))
+        asked = await services.in_search_thread(searched.asked, sentences, mode)
+        seen = sentences if asked is None else list(asked.seen)
+        by_pictures = asked is None or (bool(seen) and mode != "only")
+        vector, notes = await encoder.sentences(seen) if by_pictures else (None, [])
+        find = partial(searched.moments, encoded_by=models, judge=can_be_judged(seen), words=asked)
         return await services.in_search_thread(find, vector, video), notes
 
     found, notes = await admit(request, services, work)

@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from vop.server.access import MAX_TOKEN_BYTES, AllowedHosts
 from vop.server.connections import EXPENDABLE
 from vop.server.rate_limiter import TokenThrottle
+from vop.server.signed_links import SignedLinks
 
 SIGN_IN_PAGE = Path(__file__).with_name("page") / "sign-in.html"
 FORM_SECONDS = 10.0  # for the sign-in form to arrive
@@ -49,12 +50,21 @@ class SecurityMiddleware:
             a page of another site does not have the token, and browsers send the cookie only to the name that set it.
         token: the access token that clients must send, as `Authorization: Bearer TOKEN` or in the cookie that
             `/?token=TOKEN` and the sign-in form set.
+        links: signs links that work without the token, for players.
         root_path: path at which a proxy serves the page, such as "/videos". Requests may contain it or not.
     """
 
-    def __init__(self, app: ASGIApp, *, hosts: AllowedHosts, token: str | None = None, root_path: str = "") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        hosts: AllowedHosts,
+        token: str | None = None,
+        links: SignedLinks | None = None,
+        root_path: str = "",
+    ) -> None:
         self._app, self._hosts, self._root_path = app, hosts, root_path
-        self._token = None if token is None else TokenAuthentication(token, root_path=root_path)
+        self._token = None if token is None else TokenAuthentication(token, links=links, root_path=root_path)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -109,14 +119,14 @@ class SecurityMiddleware:
 
 
 class TokenAuthentication:
-    """Admits requests with the token, and browsers that send it in the sign-in form.
+    """Admits requests with the token or a signed link, and browsers that send the token in the sign-in form.
 
     Attributes:
         cookie: the name of the cookie that holds the token.
     """
 
-    def __init__(self, token: str, *, root_path: str = "") -> None:
-        self._token, self._root_path = token, root_path
+    def __init__(self, token: str, *, links: SignedLinks | None = None, root_path: str = "") -> None:
+        self._token, self._links, self._root_path = token, links, root_path
         self._throttle = TokenThrottle()
         # Servers on one machine share cookies, even with different ports.
         self.cookie = f"vop-{hashlib.sha256(token.encode()).hexdigest()[:12]}"
@@ -135,7 +145,7 @@ class TokenAuthentication:
         if self._is_right(submitted):
             return self._signed_in(request)
         bearer, cookie = _bearer_token(request), request.cookies.get(self.cookie)
-        if self._is_right(bearer) or self._is_right(cookie) or path in _PUBLIC:
+        if self._is_right(bearer) or self._is_right(cookie) or path in _PUBLIC or self._is_signed(request, path):
             return None
         if bearer or cookie or submitted or (path == "/" and given):
             request.scope.setdefault("state", {})[EXPENDABLE] = True
@@ -152,6 +162,11 @@ class TokenAuthentication:
 
     def _is_right(self, given: str | None) -> bool:
         return hmac.compare_digest((given or "").encode(), self._token.encode())
+
+    def _is_signed(self, request: Request, path: str) -> bool:
+        if self._links is None or request.method not in ("GET", "HEAD"):
+            return False
+        return self._links.is_right(path, request.query_params)
 
     def _signed_in(self, request: Request) -> Response:
         """Set the cookie and remove the token from the address.

@@ -14,10 +14,13 @@ from typing import ParamSpec, TypeVar
 from vop.search.store import Store
 from vop.server.clip_cache import ClipCache
 from vop.server.indexing import Indexing
+from vop.server.kept_examples import KeptExamples
 from vop.server.libraries import Libraries
 from vop.server.media_worker import MediaWorker
 from vop.server.metrics import Metrics
 from vop.server.rate_limiter import ConcurrencyLimiter, UploadLimiter
+from vop.server.saved_clips import SavedClips
+from vop.server.signed_links import SignedLinks
 from vop.storage.scratch import Scratch
 from vop.utils.memory import usable_memory
 from vop.utils.threads import usable_cores
@@ -50,6 +53,8 @@ class Services:
         indexing: the indexings that this server starts, by the names of the libraries.
         folder: folder of temporary files, removed when the server stops.
         read_only: whether clients cannot change tags and favourites.
+        examples: example sentences that were found, by view.
+        links: signs links to videos; None if clients need no token.
 
     Raises:
         UsageError: a model does not exist.
@@ -68,6 +73,8 @@ class Services:
         may_index: bool = False,
     ) -> None:
         self.max_upload_bytes, self.may_index, self.read_only = max_upload_bytes, may_index, False
+        self.links: SignedLinks | None = None
+        self.examples: dict[str, KeptExamples] = {}
         self.metrics = Metrics()
         self.libraries = Libraries(libraries, precision=precision, on_encoded=self.metrics.encoded)
         self.indexing = {name: Indexing(served.library.path) for name, served in self.libraries.by_name.items()}
@@ -82,6 +89,7 @@ class Services:
         max_bytes = min(MAX_CLIPS_BYTES, shutil.disk_usage(self.folder).free // 4)
         self.scratch = Scratch(self.folder)
         self.clips = ClipCache(self.folder / "moments", max_bytes=max_bytes, write=self.worker.export_clip)
+        self.saved_clips = SavedClips(self.clips, self.worker.save_clip)
         self.metrics.watch(self.libraries, self.requests, self.uploads, self.clips)
         if memory_bytes is None:
             memory_bytes = int(MEMORY_SHARE * usable_memory())

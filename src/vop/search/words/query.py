@@ -23,7 +23,7 @@ of off on onto or our out over s she so some t than that the their them then the
 were what when where which who will with you your
 say saying says said someone somebody talk talking talks
 """
-_COMMON = frozenset(_COMMON_WORDS.split())
+COMMON = frozenset(_COMMON_WORDS.split())
 _NO_ENDINGS = ("ss", "us", "is")
 _ENDINGS = ("ing", "ed", "es", "s", "e")
 LONG = 4  # words; so many of a longer sentence count as all of it
@@ -94,20 +94,40 @@ def terms(text: str, *, every: bool = False) -> frozenset[str]:
     Args:
         every: whether to return common words (`the`), too. They are returned also if there are no others.
     """
-    folded = "".join(
-        letter for letter in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(letter)
-    )
     found: set[str] = set()
     words: set[str] = set()
-    for word in _WORD.findall(folded):
+    for word in _WORD.findall(_folded(text)):
         for run in _UNSPACED.findall(word):
             found |= {run[place : place + 2] for place in range(len(run) - 1)} or {run}
             if every:
                 found |= set(run)
         words.update(_UNSPACED.sub(" ", word).split())
-    uncommon = words - _COMMON
+    uncommon = words - COMMON
     chosen = words if every or not (uncommon or found) else uncommon
     return frozenset(found | {_stem(word) for word in chosen})
+
+
+def sequence(text: str) -> list[str]:
+    """Return the words of a text in their order, without accents and endings; of scripts without spaces the characters.
+
+    Unlike in `terms`, common words count: a phrase has them, too.
+    """
+    found: list[str] = []
+    for word in _WORD.findall(_folded(text)):
+        start = 0
+        for run in _UNSPACED.finditer(word):
+            found += [_stem(part) for part in [word[start : run.start()]] if part]
+            found += run[0]
+            start = run.end()
+        found += [_stem(part) for part in [word[start:]] if part]
+    return found
+
+
+def _folded(text: str) -> str:
+    """Return a text in small letters without accents."""
+    return "".join(
+        letter for letter in unicodedata.normalize("NFKD", text.casefold()) if not unicodedata.combining(letter)
+    )
 
 
 def _stem(word: str) -> str:

@@ -15,6 +15,8 @@ from vop.search.results import LIGHT, SCORE, Moment, moment_of
 from vop.search.schema import clip_of, matrix, video_of
 from vop.search.words import fusion
 from vop.search.words.fusion import Order, Said, fuse
+from vop.search.words.lines import Line
+from vop.search.words.phrases import across_lines
 from vop.search.words.query import ENOUGH, WordsQuery
 from vop.search.words.table import FoundLine, Words
 
@@ -86,6 +88,9 @@ class WordsSearch:
         limit = 4 * videos + 100
         while True:
             found = self.words.search(query, limit=limit)
+            is_all = len(found) < limit or limit >= _MOST_LINES
+            if is_all:  # otherwise single lines suffice
+                found += across_lines(self.words, query)
             best = sorted(
                 ((coverage, line) for line in found if (coverage := query.coverage(line.line.text)) >= ENOUGH),
                 key=lambda one: (one[0], one[1].score),
@@ -93,7 +98,7 @@ class WordsSearch:
             )
             said = list(self._with_segments(best, most=lines))
             passed = {one.moment.video for one in said}
-            if len(passed) >= videos or len(found) < limit or limit >= _MOST_LINES:
+            if len(passed) >= videos or is_all:
                 return said
             limit *= 4
 
@@ -110,7 +115,7 @@ class WordsSearch:
             for coverage, line in batch:
                 own = [row for row in rows if video_of(row["segment"]) == line.video]
                 if own:
-                    row = max(own, key=lambda row: _shared(row["segment"], line))
+                    row = max(own, key=lambda row: shared_seconds(row["segment"], line.line))
                     yield Said(moment_of(row), line, coverage)
 
     def _rows(self, lines: Sequence[FoundLine]) -> list[dict[str, Any]]:
@@ -130,8 +135,8 @@ class WordsSearch:
         return [row | {SCORE: float(score)} for row, score in zip(found, scores, strict=True)]
 
 
-def _shared(segment: str, found: FoundLine) -> float:
+def shared_seconds(segment: str, line: Line) -> float:
     """Return how many seconds of a line are in a segment; of equal ones, the earlier segment counts."""
     start, end = clip_of(segment)
-    shared = min(end, found.line.end_seconds) - max(start, found.line.start_seconds)
+    shared = min(end, line.end_seconds) - max(start, line.start_seconds)
     return round(shared, 3) - start / 1e9

@@ -111,8 +111,26 @@ class Words:
         if table is None:
             return []
         rows = table.search().where(f"video = {quoted(video)}").select(list(_LINES)).to_arrow().to_pylist()
-        found = [_line(row) for row in rows]
+        found = [line_of(row) for row in rows]
         return sorted(found, key=lambda line: (line.start_seconds, line.end_seconds, line.source, line.text))
+
+    @_explained
+    def rows_of(self, videos: Collection[str]) -> pa.Table:
+        """Return the lines of several videos as a table, in no order; see `line_of`."""
+        table, parts = self._open(WORDS), [_SCHEMAS[WORDS].empty_table()]
+        for condition in conditions("video", videos):
+            if table is not None:
+                parts.append(table.search().where(condition).select(list(_LINES)).to_arrow())
+        return pa.concat_tables(parts)
+
+    @_explained
+    def texts(self, *, limit: int) -> list[str]:
+        """Return the texts of some lines, in no order."""
+        table = self._open(WORDS)
+        if table is None:
+            return []
+        texts: list[str] = table.search().select(["text"]).limit(limit).to_arrow().column(0).to_pylist()
+        return texts
 
     @_explained
     def search(self, query: WordsQuery, *, limit: int) -> list[FoundLine]:
@@ -122,7 +140,7 @@ class Words:
             return []
         search: Any = table.search(query.full_text("text"), query_type="fts")
         rows = search.select([*_LINES, _SCORE]).limit(limit).to_arrow().to_pylist()
-        return [FoundLine(row["video"], _line(row), row[_SCORE]) for row in rows]
+        return [FoundLine(row["video"], line_of(row), row[_SCORE]) for row in rows]
 
     @_explained
     def states(self) -> dict[tuple[str, str], WordsRead]:
@@ -235,7 +253,8 @@ class Words:
         return table
 
 
-def _line(row: dict[str, Any]) -> Line:
+def line_of(row: dict[str, Any]) -> Line:
+    """Convert a row of the lines."""
     return Line(
         text=row["text"], start_seconds=row["start_seconds"], end_seconds=row["end_seconds"], source=row["source"]
     )

@@ -6,15 +6,16 @@ import { Column } from "./column.js";
 import { markCards } from "./card.js";
 import { button, count, el, get } from "./dom.js";
 import { listenForFiles } from "./files.js";
+import { DuplicatesView } from "./duplicates.js";
 import { FilterBar } from "./filters.js";
 import { KeptFiles } from "./kept-files.js";
 import { listen } from "./keyboard.js";
 import { emptyLibrary, showFailures, showLibrary, showTrouble, watchState } from "./library.js";
 import { favouriteButton, tagField } from "./marks.js";
-import { addressOf, followLink, overlay, withoutOverlay } from "./overlay.js";
+import { addressOf, followLink, overlay, pushOverlay, withoutOverlay } from "./overlay.js";
 import { Player } from "./player.js";
 import { Preview } from "./preview.js";
-import { isEmpty, isFiltered, noFilters, ORDERS, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
+import { DUPLICATES, isEmpty, isFiltered, noFilters, ORDERS, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
 import { keepSearch } from "./recent.js";
 import { SaveList } from "./save-list.js";
 import { Sentences } from "./sentences.js";
@@ -43,6 +44,7 @@ const actions = {
     ask({ ...changes, ...onlyThisView }, { label, picture: moment.strip_url });
     scrollTo({ top: 0 });
   },
+  duplicates: () => ask({ ...readUrl(""), view: query.view, show: DUPLICATES }),
   folder: (folder) => ask({ filters: { ...query.filters, folder }, k: PAGE_SIZES[0] }),
   favourite: (moment, column) => !state.limits.read_only && favouriteButton(column.view.library, moment, sayProblem),
   tags: (moment, column) => !state.limits.read_only && tagField((column?.view ?? view()).library, moment, sayProblem),
@@ -53,13 +55,14 @@ const submit = () => ask({ k: PAGE_SIZES[0] });
 const sentences = new Sentences({ changed: submit });
 const filterBar = new FilterBar({ changed: (filters) => ask({ filters, k: PAGE_SIZES[0] }) });
 const browser = new Browser({ actions, preview }, (text) => (get("count").textContent = text));
+const duplicates = new DuplicatesView({ open: openSegment, said: (text) => (get("count").textContent = text) });
 const saveList = new SaveList({ failed: (sentence) => sayProblem(sentence) });
 const more = button("Show more", showMore, { class: "button more", hidden: true });
-get("main").append(browser.node, more);
+get("main").append(browser.node, duplicates.node, more);
 
 // Searches with the typed sentences and these changes of the query, as a new history entry.
 function ask(changes, shown = {}) {
-  query = { ...query, ...sentences.read(), ...changes };
+  query = { ...query, show: "", ...sentences.read(), ...changes };
   const address = writeUrl(query);
   const entry = query.like || query.file ? { ...withoutOverlay(history.state), ...shown } : {};
   if (address === location.pathname + location.search || overlay()) history.replaceState(entry, "", address);
@@ -77,6 +80,7 @@ async function run() {
   const { signal } = running;
   preview.stop();
   if (!state || isBare(view())) return clear();
+  if (query.show) return showDuplicates();
   if (isEmpty(query)) return browse();
   const body = query.file ? upload() : undefined;
   if (query.file && !body) return;
@@ -94,6 +98,17 @@ async function run() {
 function browse() {
   clear();
   browser.show(query, view());
+}
+
+function showDuplicates() {
+  clear();
+  duplicates.show(view());
+}
+
+// Plays a segment that is not among the results.
+function openSegment(segment) {
+  pushOverlay({ segment });
+  showLinked(segment);
 }
 
 function finish() {
@@ -173,6 +188,7 @@ async function showLinked(segment) {
 function clear() {
   columns = [];
   browser.hide();
+  duplicates.hide();
   saveList.show("", []);
   get("columns").replaceChildren();
   get("notes").hidden = more.hidden = true;
@@ -185,17 +201,18 @@ function clear() {
 function showWelcome() {
   const place = get("welcome");
   const empty = state && isBare(view());
-  place.hidden = !state || (!empty && (!isEmpty(query) || isFiltered(query)));
-  const kind = place.hidden ? "" : empty ? `empty ${Boolean(view().index)}` : "welcome";
+  place.hidden = !state || (!empty && (!isEmpty(query) || isFiltered(query) || Boolean(query.show)));
+  const kind = place.hidden ? "" : empty ? `empty ${Boolean(view().index)}` : `welcome ${view().id}`;
   if (place.dataset.kind === kind) return; // keeps the focus and the selection
   place.dataset.kind = kind;
   const search = (address) => ask({ ...readUrl(address), view: query.view });
-  place.replaceChildren(...(place.hidden ? [] : empty ? emptyLibrary(view()) : welcome({ search })));
+  place.replaceChildren(...(place.hidden ? [] : empty ? emptyLibrary(view()) : welcome({ view: view(), search })));
 }
 
 // Shows a column for each searched view. Reuses the columns of the last search, so that nothing flickers.
 function arrange() {
   browser.hide();
+  duplicates.hide();
   const page = { actions, preview, retry: run, clearFilters: () => ask({ filters: noFilters() }) };
   const views = [view(), compared()].filter(Boolean);
   if (columns.map((column) => column.view.id).join() !== views.map(({ id }) => id).join()) {
@@ -226,6 +243,8 @@ function showViews() {
 
 // Without a query there is no best match: the newest videos come first.
 function showOrder() {
+  get("order-place").hidden = Boolean(query.show);
+  get("save-list-place").classList.toggle("gone", Boolean(query.show));
   const orders = Object.entries(ORDERS).filter(([order]) => order !== "match" || !isEmpty(query));
   get("order").replaceChildren(...orders.map(([order, name]) => el("option", { value: order }, name)));
   get("order").value = orders.some(([order]) => order === query.order) ? query.order : "newest";
@@ -267,7 +286,7 @@ get("brand").addEventListener("click", (event) => {
   sentences.field.focus();
 });
 get("view").addEventListener("change", ({ target: { value } }) => {
-  ask({ view: value, compare: query.compare === value ? "" : query.compare });
+  ask({ show: query.show, view: value, compare: query.compare === value ? "" : query.compare });
 });
 get("order").addEventListener("change", (event) => ask({ order: event.target.value }));
 get("compare").addEventListener("change", (event) => ask({ compare: event.target.value }));

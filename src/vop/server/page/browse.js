@@ -4,14 +4,14 @@ import { ApiError, call } from "./api.js";
 import { makeCard } from "./card.js";
 import { button, count, el } from "./dom.js";
 import { Grid } from "./grid.js";
-import { browsePath } from "./query.js";
+import { browsePath, DUPLICATES } from "./query.js";
 
 export class Browser {
   #grid = null;
   #shown = ""; // what is shown: the paths of its requests
   moments = []; // has no neighbours for the player
 
-  // page: {actions: open(moment, column), like(moment, column), folder(path), preview}; said(text): its count
+  // page: {actions: open(moment, column), like(moment, column), folder(path), duplicates(), preview}; said(text): its count
   constructor(page, said) {
     this.page = page;
     this.preview = page.preview;
@@ -24,13 +24,20 @@ export class Browser {
       favourite: (moment) => favourite(moment, this),
     };
     this.folders = el("nav", { class: "folders", "aria-label": "Folders", hidden: true });
+    this.duplicates = el("a", { class: "link" }, "Near-duplicates");
+    this.duplicates.addEventListener("click", (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+      event.preventDefault();
+      page.actions.duplicates();
+    });
     this.list = el("ol", { class: "results", "aria-label": "Videos" });
     this.message = el("div", { class: "message", role: "alert", hidden: true });
-    this.node = el("section", { class: "browser", hidden: true }, this.folders, this.message, this.list);
+    this.node = el("section", { class: "browser", hidden: true }, el("div", { class: "shelf" }, this.folders, this.duplicates), this.message, this.list);
   }
 
   show(query, view) {
     this.view = view;
+    this.duplicates.href = `?${new URLSearchParams({ view: view.id, show: DUPLICATES })}`;
     const path = browsePath(query, view.library, { skip: "SKIP", limit: "LIMIT" });
     this.node.hidden = false;
     if (this.#shown === path) return this.#say();

@@ -1,6 +1,7 @@
 // A search result: the frames of the moment, its name and folder, and its rank in another view.
 
 import { clock, count, day, el, folderOf, icon, shortFolder, timeRange } from "./dom.js";
+import { matchedBy } from "./words.js";
 
 const FRAMES = 4; // of a strip, side by side
 const NARROW = 8 / 9; // width over height of a frame: narrower frames are larger in one row than in two
@@ -20,7 +21,8 @@ export function makeCard(moment, { actions, preview }) {
   });
   card.film.addEventListener("keyup", (event) => event.key === " " && event.preventDefault());
   preview.watch(card.film, () => card.moment);
-  card.append(card.film, caption(moment, actions));
+  card.found = el("div", { class: "found" });
+  card.append(card.film, caption(moment, actions), card.found);
   updateCard(card, moment);
   return card;
 }
@@ -31,11 +33,14 @@ export function updateCard(card, moment) {
   card.film.setAttribute("aria-label", `Play ${moment.name}, ${timeRange(moment)}`);
   card.film.title = howSimilar(moment);
   card.classList.toggle("weak", moment.is_weak);
+  const parts = [matched(moment), copies(moment)];
+  card.found.replaceChildren(...parts.filter(Boolean));
 }
 
-// For those who want to know more than the order. A moment that no search has found has a score of 0.
-export function howSimilar({ score, confidence }) {
-  const parts = [score && `similarity ${score.toFixed(3)}`, confidence != null && `confidence ${Math.round(100 * confidence)} %`];
+// For those who want to know more than the order. A moment that no search has found has a score of 0, and that of a moment
+// that matches only by its words may be that of the words.
+export function howSimilar({ score, confidence, matched }) {
+  const parts = [score && matched.includes("seen") && `similarity ${score.toFixed(3)}`, confidence != null && `confidence ${Math.round(100 * confidence)} %`];
   return parts.filter(Boolean).join(", ");
 }
 
@@ -73,19 +78,21 @@ function caption(moment, actions) {
     el("span", { class: "name", title: moment.path }, moment.name),
     el("span", { class: "side" }, ...side),
     el("span", { class: "where" }, ...where),
-    spoken(moment),
-    copies(moment),
   );
 }
 
-// The line that was said or written in the moment, if it matches.
-function spoken({ line }) {
-  return line && el("q", { class: "line-said", title: `${clock(line.start_seconds)}, ${line.source}` }, line.text);
+// What matches, and the line if words do. Where all results are only seen, the page does not say so.
+function matched(moment) {
+  const { line } = moment;
+  const { words, title } = matchedBy(moment);
+  const kind = el("span", { class: "kind", title }, words);
+  if (!line) return el("p", { class: "matched only-seen" }, kind);
+  return el("p", { class: "matched" }, kind, " ", el("q", { title: `${clock(line.start_seconds)}, ${line.source}` }, line.text));
 }
 
 function copies({ copies = [] }) {
   if (!copies.length) return null;
-  return el("span", { class: "copies", title: copies.join("\n") }, `and ${count(copies.length, "near-duplicate")}`);
+  return el("p", { class: "copies", title: copies.join("\n") }, `and ${count(copies.length, "near-duplicate")}`);
 }
 
 function folderButton(moment, actions) {

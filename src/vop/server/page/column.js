@@ -4,7 +4,7 @@ import { call } from "./api.js";
 import { makeCard, updateCard } from "./card.js";
 import { button, el } from "./dom.js";
 import { isFiltered, momentsPath, requestPath } from "./query.js";
-import { tuning } from "./words.js";
+import { hasWords, tuning } from "./words.js";
 
 export class Column {
   moments = [];
@@ -28,6 +28,11 @@ export class Column {
     this.message = el("div", { class: "message", hidden: true });
     this.list = el("ol", { class: "results", "aria-label": `Results of ${view.id}` });
     this.node = el("section", { class: "column" }, this.heading, this.message, this.list);
+  }
+
+  // Whether words match, too, so that the page says what matches.
+  get hasWords() {
+    return hasWords(this.moments);
   }
 
   get cards() {
@@ -73,6 +78,7 @@ export class Column {
     const strong = this.moments.findLastIndex(({ is_weak }) => !is_weak) + 1;
     if (strong < nodes.length) nodes.splice(strong, 0, makeDivider(strong));
     arrange(this.list, nodes);
+    this.list.classList.toggle("with-words", this.hasWords);
     this.message.hidden = true;
     if (!this.moments.length) this.#sayNothingFound(query);
   }

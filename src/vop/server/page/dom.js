@@ -54,6 +54,14 @@ export function shortFolder(path) {
 
 export const count = (number, one, many = `${one}s`) => `${number.toLocaleString("en")} ${number === 1 ? one : many}`;
 
+// 1234567 -> "1.2 MB"
+export function fileSize(bytes) {
+  const units = ["bytes", "kB", "MB", "GB", "TB"];
+  const step = bytes < 1000 ? 0 : Math.min(Math.floor(Math.log10(bytes) / 3), units.length - 1);
+  const number = bytes / 1000 ** step;
+  return `${number.toLocaleString("en", { maximumFractionDigits: number < 10 && step ? 1 : 0 })} ${units[step]}`;
+}
+
 export async function copy(text) {
   if (navigator.clipboard) return navigator.clipboard.writeText(text);
   // Browsers have no clipboard API on plain HTTP from another machine.

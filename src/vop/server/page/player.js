@@ -6,6 +6,8 @@ import { Controls } from "./controls.js";
 import { button, clock, copyButton, crossButton, day, el, folderOf, get, timeRange } from "./dom.js";
 import { isWhole, source, unload } from "./media.js";
 import { popOverlay, pushOverlay } from "./overlay.js";
+import { clipSaver } from "./save-clip.js";
+import { matchedBy } from "./words.js";
 
 const LONGEST_CLIP = 60; // seconds that the server gives at once
 
@@ -68,9 +70,10 @@ export class Player {
   #build(moment) {
     const place = moment.place && `${moment.place.latitude.toFixed(4)}, ${moment.place.longitude.toFixed(4)}`;
     const facts = [timeRange(moment), howSimilar(moment), day(moment.date), place, folderOf(moment.path)].filter(Boolean);
-    const about = el("p", {}, ...facts.map((text) => el("span", {}, text)));
+    const about = el("p", { class: "facts" }, ...facts.map((text) => el("span", {}, text)));
     const name = el("h2", { id: "player-name", title: moment.path }, moment.name);
-    const head = el("header", {}, el("div", {}, name, about), crossButton("Close", () => this.dialog.close()));
+    const matched = moment.line || (this.#column?.hasWords && !moment.is_weak) ? matchedLine(moment) : null;
+    const head = el("header", {}, el("div", {}, name, about, matched), crossButton("Close", () => this.dialog.close()));
     this.controls.show(moment);
     this.more = el("section", { class: "more-moments", hidden: true });
     const parts = [head, this.stage, this.#buttons(moment), this.tags(moment, this.#column), this.more, columnsOf(moment)];
@@ -108,9 +111,11 @@ export class Player {
     });
     const link = copyButton("Copy link", () => location.href);
     const path = copyButton("Copy path", () => moment.path);
-    const save = el("a", { class: "button", href: clipPath(moment), download: "" }, "Save clip");
+    const opened = { class: "button", href: playlistPath(moment), download: "", title: "A playlist for VLC and other players" };
+    const open = el("a", opened, "Open in player");
+    const save = clipSaver((exact) => clipPath(moment, exact));
     const [before, after] = [to("Previous", -1), to("Next", 1)];
-    return el("footer", {}, before, again, after, el("span", { class: "space" }), like, save, link, path);
+    return el("footer", {}, before, again, after, el("span", { class: "space" }), like, open, save.link, link, path, save.note);
   }
 
   #play(seconds) {
@@ -162,10 +167,24 @@ export class Player {
   }
 }
 
+const videoPath = ({ media_url }) => media_url.replace(/\/moment\.mp4.*$/, "");
+
 // Where the server gives the moment as a file to keep.
-function clipPath({ media_url, start_seconds, end_seconds }) {
-  const times = new URLSearchParams({ start_seconds, end_seconds: Math.min(end_seconds, start_seconds + LONGEST_CLIP) });
-  return `${media_url.replace(/\/moment\.mp4.*$/, "")}/clip?${times}`;
+function clipPath(moment, exact) {
+  const { start_seconds, end_seconds } = moment;
+  const clip = { start_seconds, end_seconds: Math.min(end_seconds, start_seconds + LONGEST_CLIP), ...(exact && { exact }) };
+  return `${videoPath(moment)}/clip?${new URLSearchParams(clip)}`;
+}
+
+// Where the server gives a playlist, with which a player on the user's machine opens the video at the moment.
+const playlistPath = (moment) => `${videoPath(moment)}/playlist.m3u?${new URLSearchParams({ start_seconds: moment.start_seconds })}`;
+
+// "Heard at 0:12: …"
+function matchedLine(moment) {
+  const { words, title } = matchedBy(moment);
+  const { line } = moment;
+  if (!line) return el("p", { class: "said", title }, words);
+  return el("p", { class: "said" }, el("span", { title }, `${words} at ${clock(line.start_seconds)}: `), el("q", { title: line.source }, line.text));
 }
 
 function columnsOf({ columns }) {
@@ -178,5 +197,6 @@ function makeTile(moment, { isHere, open }) {
   film.setAttribute("aria-label", `Play ${timeRange(moment)}`);
   film.title = howSimilar(moment);
   film.addEventListener("click", () => open(moment));
-  return el("li", { "aria-current": isHere && "true" }, film, el("span", { class: "time" }, timeRange(moment)));
+  const line = moment.line && el("p", { class: "matched" }, el("q", { title: moment.line.text }, moment.line.text));
+  return el("li", { "aria-current": isHere && "true" }, film, el("span", { class: "time" }, timeRange(moment)), line);
 }
