@@ -66,6 +66,7 @@ class TestParams:
         assert list(methods) == [
             *("zero-shot", "full", "bias", "proj", "partial", "adapter-attn", "adapter-ffn", "lora"),
             *("vop", "vop-p", "vop-c", "vop-f", "vop-f+p", "vop-f+c"),
+            "vop-f+p+bias",
             "tempme",
             "stop",
             "discovla",

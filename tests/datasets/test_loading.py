@@ -33,6 +33,12 @@ def test_the_order_depends_on_seed_and_epoch():
     assert others[0] != others[1] != others[2]
 
 
+def test_a_given_order_fills_the_batches():
+    order = list(reversed(range(23)))
+    assert list(sampler(order=order)) == [order[start : start + 4] for start in range(0, 20, 4)]
+    assert list(sampler(order=order, rank=1, world_size=2, start_batch=4)) == [order[18:20]]
+
+
 @pytest.mark.parametrize("world_size", [1, 2, 4])
 def test_ranks_share_the_global_batches(world_size):
     ranks = [list(sampler(rank=rank, world_size=world_size)) for rank in range(world_size)]

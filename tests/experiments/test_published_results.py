@@ -14,7 +14,7 @@ from vop.methods import METHODS
 FOLDER = DOCS / "results"
 
 
-LATER = {"tempme", "stop", "discovla", "dgl-linear", "dgl-transformer"}
+LATER = {"vop-f+p+bias", "tempme", "stop", "discovla", "dgl-linear", "dgl-transformer"}
 PUBLISHED = {"emoji-motion": METHODS.keys() - LATER, "emoji-motion-2": {"zero-shot", "full", "vop", "vop-f+p"}}
 
 

@@ -41,7 +41,8 @@ VARIANTS = [(name, {}) for name in TUNED] + [
 TEMPORAL = ("vop-", "dgl-transformer", "tempme", "stop")  # beginnings of names
 # What cannot change an embedding, so that it gets no gradient: prompts behind the [EOS] of a causal tower.
 WITHOUT_EFFECT = {name: {"method.after.weight", "method.after.bias"} for name in ("dgl-linear", "stop")}
-OF_THE_BACKBONE = ("full", "bias", "proj", "partial", "lora")  # they train parameters of the backbone or inside it
+# They train parameters of the backbone or inside it.
+OF_THE_BACKBONE = ("full", "bias", "proj", "partial", "lora", "vop-f+p+bias")
 
 
 def build(tiny, name, dtype=torch.float32, **settings):

@@ -38,6 +38,7 @@ def test_paper_counts_equal_table_1(counts, method):
 
 
 LATER = {  # methods that came after the paper
+    "vop-f+p+bias",
     "tempme",
     "stop",
     "discovla",
@@ -68,6 +69,12 @@ def test_text_prompts_above_layer_1_count_a_layer_less(counts):
         assert count.true_count == counts[name].true_count - 8 * 512
         assert count.paper_count == counts[name].paper_count - 8 * 512
     assert above["vop"].true_count == 118_784
+
+
+def test_the_biases_of_the_vision_tower_are_counted_beside_the_prompts(counts):
+    of_layer = 2 * 768 + 768 + 4 * 768 + 768  # two norms, the attention's output, and the MLP's two layers
+    outside = 2 * 768  # the norms before and behind the layers
+    assert counts["vop-f+p+bias"].true_count == counts["vop-f+p"].true_count + 12 * of_layer + outside
 
 
 def test_lora_counts_two_low_rank_matrices_per_target(counts):

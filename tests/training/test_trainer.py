@@ -96,6 +96,7 @@ KINDS = {
     "a head with dropout": {"settings": {"head": "x-pool"}},
     "two captions a video": {"captions_per_video": 2, "batch_size": 3},
     "chunks of a batch": {"settings": {"head": "x-pool"}, "batch_size": 4, "chunk_size": 3, "accumulate": 2},
+    "hard negatives": {"hard_negatives": 1, "batch_size": 4},
     "a moving average": {"method": "vop-p", "ema_decay": 0.9, "rates": {"text": 0, "*.position_prompts.*": 2.0}},
 }
 
@@ -549,7 +550,7 @@ SHARED: dict[str, tuple[str, dict]] = {
     "vop-two-captions": ("tiny", {"method": "vop", "captions_per_video": 2, "batch_size": 4}),
     "siglip-two-captions": ("siglip", {"method": "vop-c", "captions_per_video": 2, "batch_size": 4}),
     "vop-p-averaged": ("tiny", {"method": "vop-p", "ema_decay": 0.9, "rates": {"text": 0, "video": 0.5}}),
-    "siglip-full": ("siglip", {"method": "full"}),
+    "siglip-full": ("siglip", {"method": "full", "hard_negatives": 1, "batch_size": 4}),
     "vop-f+p-chunked": ("tiny", {"method": "vop-f+p", "chunk_size": 2, "matryoshka": (8,), "recompute": "layers"}),
     "x-pool-chunked": (
         "tiny",

@@ -170,6 +170,8 @@ _RECIPE_HELP = {
     "recompute": "What to compute again for the gradient, instead of keeping it in memory: none, or layers, for long "
     "videos",
     "captions_per_video": "Captions of each video in a step; the video is encoded once for all of them",
+    "hard_negatives": "Videos with similar captions that share a batch with each video, so that the model learns to "
+    "tell them apart; 0 for random batches",
     "learning_rate": "Learning rate of AdamW",
     "weight_decay": "Weight decay of AdamW",
     "warmup": "Fraction of the steps in which the learning rate rises",

@@ -114,7 +114,7 @@ def _check_group_size(split: Split, size: int) -> None:
 
 
 class EpochSampler:
-    """Batches of indices for one epoch. The order depends only on seed and epoch.
+    """Batches of indices for one epoch. The order depends only on seed and epoch, or is given.
 
     `batch_size` is the size of the global batch. Each of `world_size` ranks takes a slice of it, so the batches are the
     same on one process and on eight, and `start_batch` resumes an epoch exactly. A smaller last batch is dropped.
@@ -133,8 +133,10 @@ class EpochSampler:
         world_size: int = 1,
         start_batch: int = 0,
         chunk_size: int | None = None,
+        order: Sequence[int] | None = None,
     ) -> None:
         self.num_items, self.batch_size, self.seed, self.epoch = num_items, batch_size, seed, epoch
+        self.order = order
         self.rank, self.world_size, self.start_batch = rank, world_size, start_batch
         self._check()
         self.share = batch_size // world_size
@@ -163,11 +165,13 @@ class EpochSampler:
         return max(self.num_items // self.batch_size - self.start_batch, 0) * self.chunks
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_items).tolist()
+        order = self.order
+        if order is None:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(self.num_items).tolist()
         for batch in range(self.start_batch, self.num_items // self.batch_size):
             first = batch * self.batch_size + self.rank * self.share
             for start in range(0, self.share, self.chunk_size):
-                yield order[first + start : first + min(start + self.chunk_size, self.share)]
+                yield list(order[first + start : first + min(start + self.chunk_size, self.share)])
 
 
 class FrameLoader:

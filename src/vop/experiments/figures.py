@@ -67,6 +67,7 @@ COLOURS = {
     "vop-f": "#e27a9a",
     "vop-f+p": "#96203f",
     "vop-f+c": "#7a4a1f",
+    "vop-f+p+bias": "#4f1020",
     "tempme": "#3d7a5a",
     "stop": "#6d8f2f",
     "discovla": "#2f8f7d",

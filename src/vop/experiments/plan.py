@@ -29,6 +29,7 @@ LATER = (
     "flip",
     "rates",
     "ema_decay",
+    "hard_negatives",
     "accumulate",
     "chunk_size",
     "recompute",

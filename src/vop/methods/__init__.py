@@ -28,6 +28,7 @@ METHODS = {
     "vop-f": "vop.methods.vop_f:VoPF",
     "vop-f+p": "vop.methods.vop_f:VoPFP",
     "vop-f+c": "vop.methods.vop_f:VoPFC",
+    "vop-f+p+bias": "vop.methods.vop_bias:VoPFPBias",
     "tempme": "vop.methods.tempme:TempMe",
     "stop": "vop.methods.stop:STOP",
     "discovla": "vop.methods.discovla:DiscoVLA",

@@ -66,10 +66,7 @@ class Bias(Method):
         self.attention_biases = check_switch("attention_biases", attention_biases)
 
     def attach(self, clip: CLIP) -> None:
-        for name, parameter in clip.named_parameters():
-            in_attention = name.endswith("in_proj.bias")
-            is_bias = name.endswith((".bias", ".projection_bias"))
-            parameter.requires_grad_(is_bias and (self.attention_biases or not in_attention))
+        train_biases(clip, attention=self.attention_biases)
         clip.train_logit_scale(self.train_logit_scale)
 
     def uncounted_parameters(self, clip: CLIP) -> int:
@@ -102,6 +99,13 @@ class Partial(Method):
 
     def uncounted_parameters(self, clip: CLIP) -> int:
         return uncounted(clip)
+
+
+def train_biases(module: nn.Module, *, attention: bool = False) -> None:
+    """Let the biases of a module train, those of the attention's input projections only with `attention`."""
+    for name, parameter in module.named_parameters():
+        if name.endswith((".bias", ".projection_bias")):
+            parameter.requires_grad_(attention or not name.endswith("in_proj.bias"))
 
 
 def uncounted(clip: CLIP) -> int:

@@ -40,6 +40,7 @@ _BEFORE: dict[str, object] = {
     "flip": None,
     "rates": None,
     "ema_decay": None,
+    "hard_negatives": 0,
     "accumulate": 1,
 }
 

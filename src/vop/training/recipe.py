@@ -44,6 +44,8 @@ class Recipe:
         recompute: "layers" keeps only the inputs of the backbone's layers for the gradient, and computes the rest
             again, for long videos; "none" keeps everything. The gradient is the same.
         captions_per_video: captions that share one encoding of their video. The paper's is 1.
+        hard_negatives: videos with similar captions that share a batch with each video
+            (`vop.datasets.hard_negatives`); 0 for random batches, as in the paper.
         rates: factors of the learning rate for parts of the model, such as {"text": 0.5}: groups or patterns of
             parameter names (`vop.training.rates`). 0 freezes a part.
         max_grad_norm: gradients are clipped to this norm.
@@ -74,6 +76,7 @@ class Recipe:
     chunk_size: int | None = None
     recompute: str = NO_RECOMPUTING
     captions_per_video: int = 1
+    hard_negatives: int = 0
     learning_rate: float | None = None
     weight_decay: float = 0.2
     warmup: float = 0.1
@@ -99,9 +102,14 @@ class Recipe:
         for own in dataclasses.fields(self):
             _check_type(own, getattr(self, own.name))
         leasts = {"epochs": 1, "batch_size": 2, "accumulate": 1, "chunk_size": 1, "captions_per_video": 1}
-        for name, least in {**leasts, "workers": 0, "seed": 0}.items():
+        for name, least in {**leasts, "hard_negatives": 0, "workers": 0, "seed": 0}.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+        if self.hard_negatives >= self.batch_size:
+            raise UsageError(
+                f"hard_negatives is {self.hard_negatives}; it must be below batch_size, {self.batch_size}, so that a "
+                "video and the ones like it fit into a batch"
+            )
         for name in ("warmup", "validation"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be 0 or more and below 1")

@@ -28,11 +28,12 @@ from torch import Tensor
 from vop.backbones.layers import recompute_layers
 from vop.backbones.work import forward_work
 from vop.datasets.frames import FrameSource, FrameStore
+from vop.datasets.hard_negatives import Neighbours, grouped_order, nearest_videos
 from vop.datasets.loading import Batch, EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups
 from vop.datasets.types import Split
 from vop.datasets.views import RandomViews
 from vop.errors import DataError, UsageError, VopError
-from vop.evaluation.embedding import embed_split
+from vop.evaluation.embedding import embed_split, embed_texts
 from vop.evaluation.metrics import MetricsDict
 from vop.models.model import TextVideoModel
 from vop.models.pretrained import create
@@ -124,6 +125,7 @@ class Trainer:
         self.views = _views_of(store, recipe)
         self.on_epoch, self.keep = on_epoch, keep
         self.state = TrainingState()
+        self.neighbours: Neighbours | None = None
         self.best: dict[str, Tensor] = {}
         self.saving_seconds = 0.0
         self.ranks = Ranks.current()
@@ -346,7 +348,12 @@ class Trainer:
     def _batches(self, epoch: int, *, start: int) -> FrameLoader:
         size, seed = self.recipe.captions_per_video, self.recipe.seed
         groups = caption_groups(self.train, size=size, seed=seed, epoch=epoch)
-        order = EpochSampler(
+        alike = self.recipe.hard_negatives + 1
+        order = None
+        if alike > 1:
+            videos = [self.train.targets[rows[0]] for rows in groups]
+            order = grouped_order(videos, self._neighbours(), size=alike, key=[seed, epoch])
+        batches = EpochSampler(
             len(groups),
             batch_size=self.batch_size,
             seed=seed,
@@ -355,9 +362,17 @@ class Trainer:
             world_size=self.accelerator.num_processes,
             start_batch=start,
             chunk_size=self.chunk_size,
+            order=order,
         )
         pairs = PairDataset(self.train, self.store, groups, views=self.views, epoch=epoch)
-        return FrameLoader(pairs, batches=order, workers=self.recipe.workers)
+        return FrameLoader(pairs, batches=batches, workers=self.recipe.workers)
+
+    def _neighbours(self) -> Neighbours:
+        """Return the videos whose captions are most alike, the same in every process."""
+        if self.neighbours is None:
+            embedded = embed_texts(self._untuned(), self.train.captions, progress=self.show, ranks=self.ranks)
+            self.neighbours = nearest_videos(self.train, embedded)
+        return self.neighbours
 
     def _end_epoch(self, epoch: int) -> None:
         """Validate if the schedule says so, and keep the weights if they are the best so far.

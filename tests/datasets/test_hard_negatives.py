@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from vop.datasets.hard_negatives import grouped_order, nearest_videos
+from vop.datasets.types import Split, Video
+
+
+def split_of(captions_of: list[list[str]]) -> Split:
+    videos = tuple(Video(id=f"v{n}", path=None) for n in range(len(captions_of)))
+    targets = [video for video, captions in enumerate(captions_of) for _ in captions]
+    return Split("train", videos, tuple(text for captions in captions_of for text in captions), tuple(targets))
+
+
+def some_captions(*, videos: int, seed: int = 0) -> tuple[Split, torch.Tensor]:
+    """Return videos with one to three captions each, and random embeddings of these."""
+    rng = np.random.default_rng(seed)
+    split = split_of([[f"{video}-{n}" for n in range(rng.integers(1, 4))] for video in range(videos)])
+    return split, torch.randn(len(split), 5, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("videos", [2, 7, 1500])  # more than a block of rows
+def test_neighbours_are_those_of_a_plain_search(videos):
+    split, embedded = some_captions(videos=videos)
+    found = nearest_videos(split, embedded, most=3)
+    unit = F.normalize(embedded, dim=1)
+    means = torch.stack([unit[list(rows)].mean(dim=0) for rows in split.captions_of])
+    for video in range(0, videos, max(1, videos // 20)):
+        scores = F.cosine_similarity(means, means[video : video + 1])
+        by_score = [other for other in scores.argsort(descending=True).tolist() if other != video]
+        assert found[video].tolist() == by_score[:3]
+
+
+def test_videos_with_an_equal_caption_are_no_neighbours():
+    split = split_of([["a cat", "a pet"], ["a dog", "a pet"], ["a bus"]])
+    found = nearest_videos(split, torch.ones(5, 4), most=2).tolist()
+    assert found == [[2, -1], [2, -1], [0, 1]] or found == [[2, -1], [2, -1], [1, 0]]
+
+
+def test_an_order_holds_every_item_once_and_groups_different_videos():
+    split, embedded = some_captions(videos=90)
+    neighbours = nearest_videos(split, embedded)
+    videos = list(split.targets)
+    order = grouped_order(videos, neighbours, size=4, key=[1, 0])
+    assert sorted(order) == list(range(len(videos)))
+    groups = [[videos[item] for item in order[start : start + 4]] for start in range(0, len(order), 4)]
+    whole = [group for group in groups if len(set(group)) == 4]
+    assert len(whole) > 0.8 * len(groups)
+    ranks = [neighbours[group[0]].tolist().index(other) for group in whole for other in group[1:]]
+    assert np.mean(ranks) < 20  # of 64 neighbours that are tried; random groups have 44 on average
+
+
+def test_pairs_of_alike_videos_share_a_group_in_every_epoch():
+    videos = list(range(40))
+    twins = np.array([[video ^ 1] for video in videos])
+    orders = [grouped_order(videos, twins, size=2, key=[5, epoch]) for epoch in range(2)]
+    for order in orders:
+        assert all(order[start] ^ 1 == order[start + 1] for start in range(0, 40, 2))
+    assert orders[0] != orders[1]
+    assert orders[0] == grouped_order(videos, twins, size=2, key=[5, 0])
+
+
+def test_items_without_free_neighbours_come_last():
+    neighbours = np.array([[1], [0], [-1]])
+    order = grouped_order([0, 1, 2, 0], neighbours, size=2, key=[0])
+    assert {order[0], order[1]} in ({0, 1}, {1, 3})
+    assert set(order[2:]) == {0, 1, 2, 3} - set(order[:2])
