@@ -240,9 +240,9 @@ class TestServer:
                     pass
 
                 requests = [asyncio.create_task(app(scope(f"q=dog{number}"), receive, send)) for number in range(4)]
-                while len(searched) < 2:
-                    await asyncio.sleep(0.001)
-                assert app.state.services.requests.active == 4
+                async with asyncio.timeout(10):  # two search, the others wait for a thread
+                    while len(searched) < 2 or app.state.services.requests.active < 4:
+                        await asyncio.sleep(0.001)
                 goes.set()
                 await asyncio.gather(*requests)
                 assert app.state.services.requests.active == 0
