@@ -126,6 +126,26 @@ def test_nothing_half_written_is_read(library):
     assert library.search(unit_vectors(SEGMENTS, seed=100 + FILES)[3], k=1)[0].path == f"/v/{FILES}.mp4"
 
 
+def test_a_plan_counts_once_it_is_trained(library, monkeypatch):
+    """A planner that is killed leaves a plan without centres, from which no worker may build empty segments."""
+    train = vectors._Table.train
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(vectors._Table, "train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        vectors.planned_parts(library, parts=2)
+    assert vectors.build_part(library, part=1, parts=2, workers=1) == 0
+    monkeypatch.setattr(vectors._Table, "train", train)
+    assert vectors.planned_parts(library, parts=2) == 2
+    for part in (1, 2):
+        assert vectors.build_part(library, part=part, parts=2, workers=1) == 1
+    vectors.commit_planned(library)
+    assert index_of(library).num_unindexed_rows == 0
+    assert not (library.path / "vectors").exists()
+
+
 def test_small_libraries_and_current_indexes_have_no_segments(library, monkeypatch):
     vector_index.build_index(library.table, COLUMN)
     put(library, FILES)

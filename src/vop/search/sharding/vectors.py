@@ -6,6 +6,7 @@ files of the table that each worker indexes, instead of videos, and next to the 
 
     COLUMN.centres      the centres of the partitions of a column of embeddings
     COLUMN.rotation     the rotation
+    columns.json        these columns, which is written last: without it, no worker begins
 
 Until the commit, no version of the table has the segments, and searches use the old index or none. The plan holds as
 long as no other process merges the table's files: `vop.search.sync.commands.tidy` deletes it.
@@ -13,6 +14,7 @@ long as no other process merges the table's files: `vop.search.sync.commands.tid
 
 from __future__ import annotations
 
+import json
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -37,7 +39,7 @@ from vop.search.store import Store
 from vop.storage.address import Location
 from vop.storage.errors import MissingObject
 from vop.storage.objects import head
-from vop.storage.small_files import child, names_in, read_bytes, write_new
+from vop.storage.small_files import child, read_bytes, write_new
 from vop.utils.progress import Progress, silent
 from vop.utils.uninterrupted import uninterrupted
 from vop.version import VERSION
@@ -46,6 +48,7 @@ MOST_SEGMENTS = vector_index.MAX_PARTS // 2  # so that rows that come later get 
 _SAMPLED = 256  # rows for each partition, from which its centre is found: the number of LanceDB
 _STAGE = "vector index"
 _CENTRES, _ROTATION = "centres", "rotation"
+_COLUMNS = "columns.json"
 
 
 def build(library: Store, *, run: Runner, parts: int, progress: Progress = silent) -> None:
@@ -87,6 +90,7 @@ def prepare(library: Store, *, parts: int) -> Plan | None:
     )
     for column in columns:
         table.train(column, plan)
+    write_new(child(plan.folder, _COLUMNS), json.dumps(columns).encode())
     return plan
 
 
@@ -98,7 +102,10 @@ def planned_parts(library: Store, *, parts: int | None) -> int:
     """
     if parts is None:
         return 0
-    plan = _plan_of(library) or prepare(library, parts=parts)
+    plan = _plan_of(library)
+    if plan is None:
+        discard(library)
+        plan = prepare(library, parts=parts)
     return 0 if plan is None else len(plan.unfinished())
 
 
@@ -123,11 +130,11 @@ def commit_planned(library: Store) -> None:
 
 
 def _plan_of(library: Store) -> Plan | None:
-    """Return the plan of a library's segments; None if there is none that holds."""
+    """Return the plan of a library's segments; None if there is none that holds and is trained."""
     for folder in Plan.all_of(library.path, under=VECTORS):
         with suppress(VopError):  # it was made by another version of vop
             plan = Plan.read(folder)
-            if (plan.table, plan.vop_version) == (library.manifest.table, VERSION):
+            if (plan.table, plan.vop_version) == (library.manifest.table, VERSION) and _columns(plan):
                 return plan
     return None
 
@@ -202,7 +209,7 @@ class _Table:
         self._numbers = {name: int(fragment.fragment_id) for name, fragment in fragments.items()}
 
     def train(self, column: str, plan: Plan) -> None:
-        """Write the centres of the partitions and the rotation into the plan's folder, the rotation last."""
+        """Write the centres of the partitions and the rotation into the plan's folder."""
         from lance.indices import IndicesBuilder
         from lance.lance import indices
 
@@ -261,9 +268,12 @@ def _name(fragment: Any) -> str:
 
 
 def _columns(plan: Plan) -> list[str]:
-    """Return the columns to index."""
-    names = (name.rpartition(".") for name in names_in(plan.folder))
-    return [column for column, _, kind in names if kind == _ROTATION]
+    """Return the columns to index; none while the planner still trains, or if it was killed."""
+    try:
+        columns: list[str] = json.loads(read_bytes(child(plan.folder, _COLUMNS)))
+    except FileNotFoundError:
+        return []
+    return columns
 
 
 def _size(place: Location) -> int | None:
