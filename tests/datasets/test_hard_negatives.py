@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vop.datasets.hard_negatives import grouped_order, nearest_videos
+from vop.datasets.hard_negatives import captions_by_video, grouped_order, nearest_videos
 from vop.datasets.types import Split, Video
 
 
@@ -68,3 +68,11 @@ def test_items_without_free_neighbours_come_last():
     order = grouped_order([0, 1, 2, 0], neighbours, size=2, key=[0])
     assert {order[0], order[1]} in ({0, 1}, {1, 3})
     assert set(order[2:]) == {0, 1, 2, 3} - set(order[:2])
+
+
+def test_no_group_has_two_videos_with_an_equal_caption():
+    """Two videos with an equal caption are alike, so a third one has both among its neighbours."""
+    captions = captions_by_video(split_of([["a red ball"], ["a blue ball"], ["a blue ball"], ["a ball"]]))
+    neighbours = np.array([[1, 2, 3], [0, 3, -1], [0, 3, -1], [1, 2, 0]])
+    orders = [grouped_order(range(4), neighbours, size=3, key=[seed], captions=captions) for seed in range(10)]
+    assert {frozenset(order[:3]) for order in orders} == {frozenset({0, 1, 3}), frozenset({0, 2, 3})}

@@ -33,31 +33,39 @@ def nearest_videos(split: Split, captions: Tensor, *, most: int = 64) -> Neighbo
     targets = torch.as_tensor(split.targets)
     videos = torch.zeros(len(split.videos), captions.shape[1]).index_add_(0, targets, F.normalize(captions, dim=1))
     videos = F.normalize(videos, dim=1)
-    same = _videos_with_an_equal_caption(split)
+    captions_of, videos_with = captions_by_video(split), _videos_by_caption(split)
     most = min(most, len(videos) - 1)
     nearest = []
     for start in range(0, len(videos), _ROWS):
         similarity = videos[start : start + _ROWS] @ videos.T
         for row, scores in enumerate(similarity, start=start):
-            scores[[row, *same.get(row, ())]] = -torch.inf
+            same = {video for caption in captions_of[row] for video in videos_with[caption]}
+            scores[[row, *same]] = -torch.inf
         scores, found = similarity.topk(most, dim=1)
         nearest.append(found.masked_fill(scores == -torch.inf, -1))
     return torch.cat(nearest).numpy()
 
 
-def _videos_with_an_equal_caption(split: Split) -> dict[int, set[int]]:
-    by_caption: dict[str, set[int]] = {}
+def captions_by_video(split: Split) -> list[frozenset[str]]:
+    """Return the captions of each video."""
+    return [frozenset(split.captions[row] for row in rows) for rows in split.captions_of]
+
+
+def _videos_by_caption(split: Split) -> dict[str, list[int]]:
+    videos: dict[str, list[int]] = {}
     for caption, video in zip(split.captions, split.targets, strict=True):
-        by_caption.setdefault(caption, set()).add(video)
-    same: dict[int, set[int]] = {}
-    for videos in by_caption.values():
-        if len(videos) > 1:
-            for video in videos:
-                same.setdefault(video, set()).update(videos)
-    return same
+        videos.setdefault(caption, []).append(video)
+    return videos
 
 
-def grouped_order(videos: Sequence[int], neighbours: Neighbours, *, size: int, key: Sequence[int]) -> list[int]:
+def grouped_order(
+    videos: Sequence[int],
+    neighbours: Neighbours,
+    *,
+    size: int,
+    key: Sequence[int],
+    captions: Sequence[frozenset[str]] | None = None,
+) -> list[int]:
     """Order items so that groups of `size` items of similar videos follow each other.
 
     Items are visited in random order. Each that is still free forms a group with the nearest videos of which an item is
@@ -67,6 +75,7 @@ def grouped_order(videos: Sequence[int], neighbours: Neighbours, *, size: int, k
         videos: the video of each item.
         neighbours: from `nearest_videos`; -1 stands for none.
         key: of the random numbers, such as the seed and the epoch.
+        captions: of each video. No two videos of a group have an equal one; by default all captions differ.
     """
     rng = np.random.default_rng(key)
     free: dict[int, list[int]] = {}
@@ -79,8 +88,13 @@ def grouped_order(videos: Sequence[int], neighbours: Neighbours, *, size: int, k
     for item in order:
         if item in taken:
             continue
-        near = [int(video) for video in neighbours[videos[item]] if video >= 0 and free.get(video)][: size - 1]
-        group = [free[video].pop() for video in (videos[item], *near)]
+        near, said = [videos[item]], set(captions[videos[item]] if captions else ())
+        for video in neighbours[videos[item]].tolist():
+            own = captions[video] if captions and video >= 0 else frozenset()
+            if len(near) < size and video >= 0 and free.get(video) and said.isdisjoint(own):
+                near.append(video)
+                said |= own
+        group = [free[video].pop() for video in near]
         taken.update(group)
         if len(group) == size:
             whole.append(group)

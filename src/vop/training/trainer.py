@@ -28,7 +28,7 @@ from torch import Tensor
 from vop.backbones.layers import recompute_layers
 from vop.backbones.work import forward_work
 from vop.datasets.frames import FrameSource, FrameStore
-from vop.datasets.hard_negatives import Neighbours, grouped_order, nearest_videos
+from vop.datasets.hard_negatives import Neighbours, captions_by_video, grouped_order, nearest_videos
 from vop.datasets.loading import Batch, EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups
 from vop.datasets.types import Split
 from vop.datasets.views import RandomViews
@@ -352,7 +352,8 @@ class Trainer:
         order = None
         if alike > 1:
             videos = [self.train.targets[rows[0]] for rows in groups]
-            order = grouped_order(videos, self._neighbours(), size=alike, key=[seed, epoch])
+            captions = captions_by_video(self.train)
+            order = grouped_order(videos, self._neighbours(), size=alike, key=[seed, epoch], captions=captions)
         batches = EpochSampler(
             len(groups),
             batch_size=self.batch_size,
