@@ -135,3 +135,10 @@ def test_the_environment_chooses_the_cache(monkeypatch, tmp_path):
         monkeypatch.setenv("VOP_CACHE_SIZE", text)
         with pytest.raises(UsageError, match="500MB"):
             block_cache.chosen()
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch):
+    for name in ("HOME", "XDG_CACHE_HOME", "VOP_CACHE", "VOP_CACHE_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", {}.__getitem__)  # as for a number of a user that a container does not know
+    assert block_cache.chosen() is None

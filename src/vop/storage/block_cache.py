@@ -144,7 +144,7 @@ class BlockCache:
 
 
 def chosen() -> BlockCache | None:
-    """Return the cache that the environment chooses; None if its size is 0.
+    """Return the cache that the environment chooses; None if its size is 0, or if the user has no home folder for it.
 
     Raises:
         UsageError: the size is not valid.
@@ -156,7 +156,11 @@ def chosen() -> BlockCache | None:
     given = os.environ.get(FOLDER)
     if given:
         return BlockCache(Path(given).expanduser().absolute(), max_bytes=max_bytes)
-    users = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
+    try:
+        users = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
+    except RuntimeError:  # such as a user of a container that has only a number
+        log.info("there is no home folder for the cache of objects; set %s to a folder", FOLDER)
+        return None
     return BlockCache(users / "vop" / "objects", max_bytes=max_bytes)
 
 
