@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ class SavedClips:
     def __init__(self, cache: ClipCache, save: Callable[..., SavedClip]) -> None:
         self._cache, self._save = cache, save
         self._saved: dict[Path, SavedClip] = {}
+        self._lock = threading.Lock()
 
     def get(self, path: str | Path | Remote, *, exact: bool, **settings: Any) -> tuple[Path, SavedClip | None]:
         """Return the file with a clip of a video, and its times in the video.
@@ -36,6 +38,7 @@ class SavedClips:
 
     def _write(self, path: str | Path, out: str | Path, **settings: Any) -> None:
         saved = self._save(path, out, **settings)
-        if len(self._saved) >= _MOST:
-            self._saved = {file: kept for file, kept in self._saved.items() if file.exists()}
-        self._saved[Path(out)] = saved
+        with self._lock:
+            if len(self._saved) >= _MOST:
+                self._saved = {file: kept for file, kept in self._saved.items() if file.exists()}
+            self._saved[Path(out)] = saved
