@@ -72,10 +72,15 @@ class Resources:
         if gpus > most:
             raise UsageError(f"gpus_per_worker is {gpus:g}, but no node of the Ray cluster has more than {most:g}")
         usable = [node for node in found if node.get("GPU", 0.0) >= gpus]
-        places = sum(int(node["GPU"] // gpus) for node in usable) if gpus else len(usable)
-        jobs = jobs or places
-        on_a_node = -(-jobs // len(usable))
-        return cls(jobs=jobs, gpus=gpus, cpus=max(1, int(min(node["CPU"] for node in usable)) // on_a_node))
+        # The quotient of floats such as 1 and 0.2 may be a little too small.
+        places = [int(node["GPU"] / gpus + 1e-6) if gpus else 1 for node in usable]
+        jobs = jobs or sum(places)
+        most_on_each = places if gpus else [jobs] * len(usable)
+        level = 1  # the greatest number of workers on a node, if Ray spreads them
+        while sum(min(level, most) for most in most_on_each) < jobs and level < max(most_on_each):
+            level += 1
+        cpus = min(int(node["CPU"]) // min(level, most) for node, most in zip(usable, most_on_each, strict=True))
+        return cls(jobs=jobs, gpus=gpus, cpus=max(1, cpus))
 
 
 class Cluster:
