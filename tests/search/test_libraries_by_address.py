@@ -162,6 +162,8 @@ def test_only_files_that_never_change_are_kept():
     assert all(cached.is_immutable(f"data/lib/database/words.lance/{name}") for name in once)
     assert not any(cached.is_immutable(f"data/lib/database/words.lance/{name}") for name in others)
     assert not any(map(cached.is_immutable, ("data/library.json", "a.lance/library.json", "a/frames/data/1.lance")))
+    assert cached.is_immutable(f"a.lance/data/lib/database/words.lance/{once[0]}")  # the library's own address
+    assert not any(cached.is_immutable(f"a.lance/data/lib/database/words.lance/{name}") for name in others)
 
 
 @pytest.mark.slow

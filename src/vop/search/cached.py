@@ -26,7 +26,9 @@ log = logging.getLogger(__name__)
 
 def is_immutable(key: str) -> bool:
     """Return whether LanceDB never changes an object."""
-    return any(table.endswith(".lance") and folder in _IMMUTABLE for table, folder in pairwise(key.split("/")))
+    *folders, _ = key.split("/")
+    inside = [folder for table, folder in pairwise(folders) if table.endswith(".lance")]
+    return bool(inside) and inside[-1] in _IMMUTABLE  # the last, since the library's own address may have others
 
 
 def database_of(library: Address) -> tuple[str, dict[str, str]] | None:
