@@ -5,8 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from vop.datasets import hard_negatives
 from vop.datasets.hard_negatives import captions_by_video, grouped_order, nearest_videos
 from vop.datasets.types import Split, Video
+from vop.utils.ranks import Ranks
 
 
 def split_of(captions_of: list[list[str]]) -> Split:
@@ -76,3 +78,22 @@ def test_no_group_has_two_videos_with_an_equal_caption():
     neighbours = np.array([[1, 2, 3], [0, 3, -1], [0, 3, -1], [1, 2, 0]])
     orders = [grouped_order(range(4), neighbours, size=3, key=[seed], captions=captions) for seed in range(10)]
     assert {frozenset(order[:3]) for order in orders} == {frozenset({0, 1, 3}), frozenset({0, 2, 3})}
+
+
+class Second(Ranks):
+    """The second of two processes. The first one rounds differently: it finds other neighbours."""
+
+    def gather(self, value):
+        return [[np.full_like(block, 5) for block in value], value]
+
+
+def test_all_processes_have_the_same_neighbours(monkeypatch):
+    """Each computes its part of the rows, and takes the others' from them."""
+    monkeypatch.setattr(hard_negatives, "_ROWS", 3)
+    split, embedded = some_captions(videos=12)
+    alone = nearest_videos(split, embedded, most=2)
+    found = nearest_videos(split, embedded, most=2, ranks=Second(rank=1, size=2))
+    assert found.dtype == alone.dtype
+    for start in range(0, 12, 3):
+        rows = slice(start, start + 3)
+        assert (found[rows] == (alone[rows] if start in (3, 9) else 5)).all()

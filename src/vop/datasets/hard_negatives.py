@@ -18,32 +18,40 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vop.datasets.types import Split
+from vop.utils.ranks import ALONE, Ranks
 
 _ROWS = 1024  # of the similarity matrix that are computed at a time
 
 Neighbours = npt.NDArray[np.int64]
 
 
-def nearest_videos(split: Split, captions: Tensor, *, most: int = 64) -> Neighbours:
+def nearest_videos(split: Split, captions: Tensor, *, most: int = 64, ranks: Ranks = ALONE) -> Neighbours:
     """Return the `most` videos whose captions are most alike, the nearest first, int64 (n, k).
 
     A video is compared by the mean of its captions' embeddings (t, d). Videos that have an equal caption are not
     neighbours: each would be a wrong negative of the other.
+
+    Args:
+        ranks: each computes a part. So all have the same neighbours, even if their machines round differently.
     """
     targets = torch.as_tensor(split.targets)
     videos = torch.zeros(len(split.videos), captions.shape[1]).index_add_(0, targets, F.normalize(captions, dim=1))
     videos = F.normalize(videos, dim=1)
     captions_of, videos_with = captions_by_video(split), _videos_by_caption(split)
     most = min(most, len(videos) - 1)
-    nearest = []
-    for start in range(0, len(videos), _ROWS):
-        similarity = videos[start : start + _ROWS] @ videos.T
-        for row, scores in enumerate(similarity, start=start):
-            same = {video for caption in captions_of[row] for video in videos_with[caption]}
-            scores[[row, *same]] = -torch.inf
-        scores, found = similarity.topk(most, dim=1)
-        nearest.append(found.masked_fill(scores == -torch.inf, -1))
-    return torch.cat(nearest).numpy()
+
+    def nearest(starts: Sequence[int]) -> list[Neighbours]:
+        blocks = []
+        for start in starts:
+            similarity = videos[start : start + _ROWS] @ videos.T
+            for row, scores in enumerate(similarity, start=start):
+                same = {video for caption in captions_of[row] for video in videos_with[caption]}
+                scores[[row, *same]] = -torch.inf
+            scores, found = similarity.topk(most, dim=1)
+            blocks.append(found.masked_fill(scores == -torch.inf, -1).numpy())
+        return blocks
+
+    return np.concatenate(ranks.share(range(0, len(videos), _ROWS), nearest))
 
 
 def captions_by_video(split: Split) -> list[frozenset[str]]:

@@ -372,7 +372,7 @@ class Trainer:
         """Return the videos whose captions are most alike, the same in every process."""
         if self.neighbours is None:
             embedded = embed_texts(self._untuned(), self.train.captions, progress=self.show, ranks=self.ranks)
-            self.neighbours = nearest_videos(self.train, embedded)
+            self.neighbours = nearest_videos(self.train, embedded, ranks=self.ranks)
         return self.neighbours
 
     def _end_epoch(self, epoch: int) -> None:
