@@ -15,7 +15,9 @@ FOLDER = DOCS / "results"
 
 
 LATER = {"vop-f+p+bias", "tempme", "stop", "discovla", "dgl-linear", "dgl-transformer"}
-PUBLISHED = {"emoji-motion": METHODS.keys() - LATER, "emoji-motion-2": {"zero-shot", "full", "vop", "vop-f+p"}}
+UNMEASURED = {"vop-p", "vop-c", "vop-f", "vop-f+c"}
+PUBLISHED = {"emoji-motion": METHODS.keys() - LATER, "emoji-motion-2": METHODS.keys() - LATER - UNMEASURED}
+OURS = FOLDER / "emoji-motion-2-ours.json"
 
 
 @pytest.fixture(scope="module", params=PAGES)
@@ -58,3 +60,23 @@ def test_the_folder_is_small():
     files = list(FOLDER.iterdir())
     assert len(files) <= 12
     assert sum(path.stat().st_size for path in files) < 1_000_000
+
+
+def test_our_own_recipes_table_matches_its_data_file():
+    page = (DOCS / "emoji-motion-2.md").read_text(encoding="utf-8")
+    section = page.partition("## A recipe of our own")[2].partition("<!--")[0]
+    rows = [
+        [cell.strip(" *") for cell in line.strip("|").split("|")]
+        for line in section.splitlines()
+        if line.startswith("|") and "±" in line
+    ]
+    published = [[*row[1:4], row[5], row[6]] for row in rows]
+    measured = [one for path in (FOLDER / "emoji-motion-2.json", OURS) for one in read(path)]
+    arms = [arm for one in measured for arm in one.arms if arm.method.startswith("vop-f+p") or arm.method == "full"]
+    assert len(published) == len(arms) > 3
+    for arm in arms:
+        mean, spread = arm.mean, arm.spread
+        t2v = [f"{getattr(mean.t2v, name):.1f} ± {getattr(spread.t2v, name):.1f}" for name in ("r1", "r5")]
+        v2t = f"{mean.v2t.r1:.1f} ± {spread.v2t.r1:.1f}"
+        order = f"{mean.extras['order']:.1f} ± {spread.extras['order']:.1f}"
+        assert [*t2v, v2t, order, f"{arm.parameters.true_count:,}"] in published
