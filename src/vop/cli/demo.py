@@ -1,4 +1,4 @@
-"""`vop demo`: renders, tunes, evaluates, indexes and searches in a minute or two."""
+"""`vop demo`: renders, tunes, evaluates, indexes and searches in one to three minutes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "demo",
         help="Render, tune, evaluate, index and search the built-in benchmark.",
         description="Renders 750 short videos, tunes `mini-2` on 600 of them, ranks the others, and makes a library to "
-        "search. This takes a minute or two, without a download.",
+        "search. This takes one to three minutes, without a download.",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("demo"), help="Folder of the videos, run, library and picture (default demo)."
