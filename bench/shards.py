@@ -8,8 +8,10 @@ process (shards_1) and with two (shards_2).
 
 A worker process takes seconds to start and to load its model, whatever the number of videos. `start_1_seconds` and
 `start_2_seconds` are the times of runs with two short videos, beyond that of one process. The overhead and the speed-up
-are also reported without them, as for many videos. `…_cpu` is the processor time of all processes together, which is
-more reliable than the elapsed time if other jobs share the machine. It is measured on Linux only.
+are also reported without them, as for many videos. `machine_speed_up_of_2` is what the machine allows: two processes
+that only decode, each half of the videos with PyAV, against one that decodes all of them. One worker decodes and embeds
+at the same time, so it uses more than one core: `cores_of_1`. `…_cpu` is the processor time of all processes together,
+which is more reliable than the elapsed time if other jobs share the machine. It is measured on Linux only.
 """
 
 from __future__ import annotations
@@ -17,14 +19,19 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import multiprocessing
 import os
 import resource
 import statistics
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is imported, also in the workers
+
+import av
 
 from index import make_video
 from vop.search.sharding.commands import index_in_processes
@@ -48,6 +55,27 @@ def cpu_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
+def decode(videos: Sequence[Path]) -> None:
+    for video in videos:
+        with av.open(str(video)) as container:
+            container.streams.video[0].codec_context.thread_count = 1
+            for _ in container.decode(video=0):
+                pass
+
+
+def machine_speed_up(folder: Path) -> float:
+    """Return how much faster two processes decode these videos than one, without vop."""
+    videos = sorted(folder.iterdir())
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(decode, [videos[:1]] * 4))  # starts both
+        seconds = []
+        for parts in ([videos], [videos[::2], videos[1::2]]):
+            started = time.perf_counter()
+            list(pool.map(decode, parts))
+            seconds.append(time.perf_counter() - started)
+    return seconds[0] / seconds[1]
+
+
 def measure(model: str, videos: Path, short: Path, *, repeats: int) -> dict:
     def one(library: Path, folder: Path) -> IndexReport:
         return index(library, [folder], model=model, workers=1, batch_size=BATCH)
@@ -60,6 +88,7 @@ def measure(model: str, videos: Path, short: Path, *, repeats: int) -> dict:
     ways = {"one": one, "shards_1": shards(1), "shards_2": shards(2)}
     times: dict[str, list[float]] = {name: [] for name in [*ways, "start_1", "start_2"]}
     cpu: dict[str, list[float]] = {name: [] for name in times}
+    machine: list[float] = []
 
     def timed(way: Callable[[Path, Path], IndexReport], library: Path, folder: Path) -> tuple[IndexReport, float]:
         before = cpu_seconds()
@@ -70,6 +99,8 @@ def measure(model: str, videos: Path, short: Path, *, repeats: int) -> dict:
     with tempfile.TemporaryDirectory() as scratch:
         one(Path(scratch, "warm"), short)  # imports what all ways need in this process
         for number in range(repeats):
+            machine.append(machine_speed_up(videos))
+            cpu_seconds()
             for name, way in ways.items():
                 report, used = timed(way, Path(scratch, f"{name}-{number}"), videos)
                 times[name].append(report.seconds)
@@ -94,6 +125,8 @@ def measure(model: str, videos: Path, short: Path, *, repeats: int) -> dict:
         "overhead_without_start": work[1] / seconds["one"] - 1,
         "speed_up_of_2": seconds["shards_1"] / seconds["shards_2"],
         "speed_up_of_2_without_start": work[1] / work[2],
+        "cores_of_1": (used_cpu["shards_1"] - used_cpu["start_1"]) / work[1],
+        "machine_speed_up_of_2": statistics.median(machine),
         "cores": usable_cores(),
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -77,6 +76,31 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "JSONL, Parquet). Missing ones are skipped. The library remembers them (default: all that it remembers; "
         "`vop library folders` lists them).",
     )
+    _add_creation_options(parser)
+    _add_choice_options(parser)
+    _add_prune_options(parser)
+    parser.add_argument(
+        "--redo", action="store_true", help="Decode videos again that an earlier version of vop decoded."
+    )
+    parser.add_argument(
+        "--watch",
+        action="store_true",
+        help="Then follow the folders and index what changes in them, until Ctrl-C. Deleted videos are only reported, "
+        "unless --prune is given. Needs `pip install 'vop[watch]'`.",
+    )
+    add_work_options(parser)
+    ways = add_process_options(parser)
+    ways.add_argument(
+        "--shard",
+        metavar="I/N",
+        help="Do only part I of N, counted from 1, for a batch system such as SLURM. `vop library publish` then adds "
+        "the finished parts to the library.",
+    )
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
+    parser.set_defaults(run=run, resumes=True, uses_database=True)
+
+
+def _add_creation_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="M",
@@ -101,6 +125,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "Only when creating a library.",
     )
     add_embedding_options(parser, note=" Only when creating a library.")
+
+
+def _add_choice_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--metadata", metavar="FILE", type=Path, help="CSV file with columns to filter by.")
     parser.add_argument(
         "--exclude",
@@ -127,6 +154,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="Recognize speech with a Whisper model: the folder or hub id of a model for faster-whisper, or its size, "
         "such as small. The library keeps the choice; `none` ends it.",
     )
+
+
+def _add_prune_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--prune",
         action="store_true",
@@ -139,25 +169,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--dry-run", action="store_true", help="List new, deleted and excluded files, and change nothing."
     )
-    parser.add_argument(
-        "--redo", action="store_true", help="Decode videos again that an earlier version of vop decoded."
-    )
-    parser.add_argument(
-        "--watch",
-        action="store_true",
-        help="Then follow the folders and index what changes in them, until Ctrl-C. Deleted videos are only reported, "
-        "unless --prune is given. Needs `pip install 'vop[watch]'`.",
-    )
-    add_work_options(parser)
-    ways = add_process_options(parser)
-    ways.add_argument(
-        "--shard",
-        metavar="I/N",
-        help="Do only part I of N, counted from 1, for a batch system such as SLURM. `vop library publish` then adds "
-        "the finished parts to the library.",
-    )
-    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
-    parser.set_defaults(run=run, resumes=True, uses_database=True)
 
 
 def add_segmentation_options(parser: argparse._ActionsContainer, *, note: str = "") -> None:
@@ -209,17 +220,19 @@ def say_waiting(library: Location | str) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     if arguments.watch:
-        return _watch(arguments)
-    arguments.paths = arguments.paths or _remembered(arguments.library)
+        from vop.cli.watching import watch
+
+        return watch(arguments)
+    arguments.paths = arguments.paths or remembered(arguments.library)
     if arguments.dry_run:
         _preview(arguments)
         return 0
     use_device_options(arguments)
     if arguments.shard is not None:
         return _index_part(arguments)
-    report = _index(arguments, yes=arguments.yes)
+    report = index_once(arguments, yes=arguments.yes)
     if report.unconfirmed and _confirm(report.unconfirmed):
-        pruned = _index(arguments, yes=True)
+        pruned = index_once(arguments, yes=True)
         report = replace(
             report, unconfirmed=[], removed=pruned.removed, deleted=pruned.deleted, excluded=pruned.excluded
         )
@@ -230,93 +243,12 @@ def run(arguments: argparse.Namespace) -> int:
     return warn_unconfirmed(report, arguments.library, arguments.paths)
 
 
-def _watch(arguments: argparse.Namespace) -> int:
-    """Index once, then follow the folders until an interruption."""
-    from vop.search.folders import is_available
-    from vop.search.models import KeptModels
-    from vop.search.sync import index
-    from vop.search.sync.scanner import absolute_paths
-    from vop.search.watching import Watcher
-    from vop.storage.address import absolute
-
-    for option in ("json", "dry_run", "shard"):
-        if getattr(arguments, option):
-            raise UsageError(f"--watch does not go with --{option.replace('_', '-')}; leave one of them out")
-    use_device_options(arguments)
-    library, kept, changes = absolute(arguments.library), KeptModels(), _Changes()
-    given = sorted(absolute_paths(arguments.paths), key=str) if arguments.paths else None
-
-    def again(places: Sequence[Location], settled: Callable[[Path], bool]) -> None:
-        report = index(
-            library,
-            places,
-            metadata=arguments.metadata,
-            prune=arguments.prune,
-            yes=arguments.yes,
-            compile=arguments.compile,
-            remember=False,
-            settled=settled,
-            kept=kept,
-            workers=arguments.workers,
-            batch_size=arguments.batch_size,
-            waiting=partial(say_waiting, library),
-            warn=lambda text: warn(f"vop: {text}"),
-        )
-        changes.show(report, library, places)
-
-    watcher = Watcher(library, again, places=given, say=lambda text: warn(f"{_time_of_day()} {text}"))
-    try:
-        first = given or [place for place in _remembered(library) if is_available(place)]
-        if first:
-            arguments.paths = first
-            report = _index(arguments, yes=arguments.yes, settled=watcher.settled, kept=kept)
-            print_report(report, library, first)
-            warn_unconfirmed(report, library, first)
-        say(f"Following {count('folder', len(given or _remembered(library)))}; Ctrl-C stops it")
-        watcher.run()
-    except KeyboardInterrupt:
-        say("stopped; finished work is kept")
-    return 0
-
-
-class _Changes:
-    """Prints what indexings change, and what has to be done by hand when that changes."""
-
-    def __init__(self) -> None:
-        self._standing: dict[tuple[Location, ...], tuple[int, ...]] = {}
-
-    def show(self, report: IndexReport, library: Location, places: Sequence[Location]) -> None:
-        done = {
-            "added": report.added,
-            "changed": report.changed,
-            "moved": report.moved,
-            "with new metadata": report.described,
-            "removed": report.removed,
-        }
-        standing = {
-            "deleted, but still in the library": report.deleted,
-            "excluded, but still in the library": report.excluded,
-            "unavailable": report.unavailable,
-        }
-        before = self._standing.get(tuple(places), (0, 0, 0))
-        self._standing[tuple(places)] = tuple(standing.values())
-        if not any(done.values()) and before == tuple(standing.values()):
-            return
-        counts = ", ".join(f"{number:,} {what}" for what, number in (done | standing).items() if number)
-        say(f"{_time_of_day()} {library}: {counts or 'nothing is deleted or unavailable any more'}")
-        warn_unconfirmed(report, library, places)
-
-
-def _time_of_day() -> str:
-    return time.strftime("%H:%M:%S")
-
-
-def _remembered(library: Location | str) -> list[Location]:
+def remembered(library: Location | str) -> list[Location]:
     """Return what the library remembers."""
-    from vop.search.folders import remembered
+    from vop.search import folders
     from vop.search.store import Store
 
-    return remembered(Store.open(library).path)
+    return folders.remembered(Store.open(library).path)
 
 
 def warn_unconfirmed(report: IndexReport, library: Location | str, paths: Sequence[Location | str]) -> int:
@@ -331,7 +263,7 @@ def warn_unconfirmed(report: IndexReport, library: Location | str, paths: Sequen
     return 2
 
 
-def _index(
+def index_once(
     arguments: argparse.Namespace,
     *,
     yes: bool,

@@ -10,30 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vop.cli.common import (
-    add_embedding_options,
-    check_ray_options,
-    command_line,
-    place,
-    print_json,
-    print_table,
-    say,
-    use_device_options,
-    warn,
-)
+from vop.cli.common import command_line, place, print_json, print_table, say, warn
 from vop.cli.exporting import add_export_options, print_export, warn_export, write_export
-from vop.cli.index import (
-    add_process_options,
-    add_work_options,
-    part_of,
-    print_failures,
-    print_part,
-    print_report,
-    say_waiting,
-    warn_unconfirmed,
-    work_options,
-)
-from vop.cli.owner import add_browse_actions, add_owner_actions
+from vop.cli.index import print_failures, print_report, say_waiting, warn_unconfirmed
+from vop.cli.owner import Add, add_browse_actions, add_owner_actions
+from vop.cli.reembedding import add_reembed_action, print_reembedding
 from vop.errors import UsageError
 from vop.storage.address import is_address
 from vop.utils import progress
@@ -44,7 +25,6 @@ if TYPE_CHECKING:
     from vop.search.duplicates import Duplicates
     from vop.search.library import Library
     from vop.search.sync.integrity import CheckReport
-    from vop.search.sync.reembedding import ReembedReport
 
 _MOST_BYTES = 64 * 2**20  # of a file of results
 
@@ -56,21 +36,25 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         description="Shows, checks and changes the content of a library that `vop index` made, or moves it to another "
         "model.",
     )
-    actions = parser.add_subparsers(metavar="ACTION", required=True)
+    add: Add = partial(_add, parser.add_subparsers(metavar="ACTION", required=True))
+    _add_reading_actions(add)
+    _add_content_actions(add)
+    _add_publish_action(add)
+    add_reembed_action(add)
+    add_owner_actions(add)
 
-    _add(actions, "info", _info, "Show a library's size and models.")
-    add_browse_actions(partial(_add, actions))
-    _add(actions, "failures", _failures, "List files that could not be indexed completely, with reasons.")
-    _add(
-        actions,
+
+def _add_reading_actions(add: Add) -> None:
+    add("info", _info, "Show a library's size and models.")
+    add_browse_actions(add)
+    add("failures", _failures, "List files that could not be indexed completely, with reasons.")
+    add(
         "duplicates",
         _duplicates,
         "List videos that are re-encoded, resized or trimmed versions of each other, and exact copies.",
     )
 
-    export = _add(
-        actions, "export", _export, "Write moments that `vop search --json` found: clips, or a list for editors."
-    )
+    export = add("export", _export, "Write moments that `vop search --json` found: clips, or a list for editors.")
     export.add_argument(
         "moments", metavar="RESULTS", help="What `vop search --json` has printed, or - to read it from standard input."
     )
@@ -83,7 +67,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_export_options(export)
 
-    folders = _add(actions, "folders", _folders, "List the folders that `vop index LIBRARY` goes through.")
+
+def _add_content_actions(add: Add) -> None:
+    folders = add("folders", _folders, "List the folders that `vop index LIBRARY` goes through.")
     folders.add_argument(
         "--drop",
         metavar="FOLDER",
@@ -93,24 +79,23 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="Forget this folder. Its videos stay in the library. May be repeated.",
     )
 
-    forget = _add(actions, "forget", _forget, "Remove videos from the library. The files stay on the disk.")
+    forget = add("forget", _forget, "Remove videos from the library. The files stay on the disk.")
     forget.add_argument("paths", metavar="PATH", nargs="+", type=place, help="Folders, videos or addresses to remove.")
     forget.add_argument(
         "--for-good", action="store_true", help="Remove the videos permanently. They cannot be restored."
     )
-
     forget.add_argument(
         "--and-tags",
         action="store_true",
         help="With --for-good, delete their tags and favourites, too. Otherwise they wait for the videos to return.",
     )
 
-    restore = _add(actions, "restore", _restore, "Restore videos that --prune or forget removed in the last 30 days.")
+    restore = add("restore", _restore, "Restore videos that --prune or forget removed in the last 30 days.")
     restore.add_argument(
         "paths", metavar="PATH", nargs="*", type=place, help="Folders, videos or addresses to restore (default: all)."
     )
 
-    exclude = _add(actions, "exclude", _exclude, "Show or change which files and folders are excluded.")
+    exclude = add("exclude", _exclude, "Show or change which files and folders are excluded.")
     exclude.add_argument(
         "--add",
         metavar="GLOB",
@@ -122,11 +107,12 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--drop", metavar="GLOB", action="append", default=[], help="Remove this glob from the list. May be repeated."
     )
 
-    check = _add(actions, "check", _check, "Compare a library with its checksums, and list damaged parts.")
+    check = add("check", _check, "Compare a library with its checksums, and list damaged parts.")
     check.add_argument("--repair", action="store_true", help="Write the library again without the damaged parts.")
 
-    publish = _add(
-        actions,
+
+def _add_publish_action(add: Add) -> None:
+    publish = add(
         "publish",
         _publish,
         "Add what `vop index --shard` has finished to the library, in one step, or complete `vop library reembed "
@@ -147,35 +133,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         action="store_true",
         help="Complete a re-embedding without the videos that could not be read, instead of failing.",
     )
-
-    reembed = _add(
-        actions,
-        "reembed",
-        _reembed,
-        "Move a library to another model. The old model stays in use until it is finished.",
-    )
-    reembed.add_argument(
-        "--model", metavar="M", required=True, help="New model: a run, a CLIP folder, a hub id, or mini."
-    )
-    reembed.add_argument("--keep", action="store_true", help="Keep the library's current models too.")
-    reembed.add_argument(
-        "--num-frames", type=int, help="Number of frames per segment (default: the model's own number)."
-    )
-    add_embedding_options(reembed)
-    reembed.add_argument(
-        "--drop-unreadable",
-        action="store_true",
-        help="Leave out videos that cannot be read, instead of failing.",
-    )
-    add_work_options(reembed)
-    add_process_options(reembed).add_argument(
-        "--shard",
-        metavar="I/N",
-        help="Do only part I of N, counted from 1, for a batch system. Once all parts are done, `vop library publish` "
-        "moves the library.",
-    )
-    reembed.set_defaults(resumes=True)
-    add_owner_actions(partial(_add, actions))
 
 
 def _add(
@@ -436,84 +393,10 @@ def _publish(arguments: argparse.Namespace) -> int:
         if report.index_left:
             say(f"vector index: run `vop index --shard` again for {count('part', report.index_left)}, then publish")
         for moved in report.reembedded:
-            _print_reembedding(moved)
+            print_reembedding(moved)
     status = 0
     for one in report.completed:
         if not arguments.json:
             print_report(one.report, arguments.library, one.roots)
         status = warn_unconfirmed(one.report, arguments.library, one.roots) or status
     return status
-
-
-def _reembed(arguments: argparse.Namespace) -> None:
-    check_ray_options(arguments)
-    use_device_options(arguments)
-    if arguments.shard is not None:
-        _reembed_part(arguments)
-        return
-    work = _reembedding(arguments)
-    with progress.show() as show:
-        report = work(
-            arguments.model,
-            keep=arguments.keep,
-            num_frames=arguments.num_frames,
-            drop_unreadable=arguments.drop_unreadable,
-            progress=show,
-            **work_options(arguments),
-        )
-    if arguments.json:
-        print_json(report.to_dict())
-    else:
-        _print_reembedding(report)
-
-
-def _print_reembedding(report: ReembedReport) -> None:
-    videos, segments = count("video", report.videos), count("segment", report.segments)
-    say(f"{report.library}: {videos}, {segments}, made with {', '.join(report.models)}")
-    for failure in report.dropped:
-        say(f"  left out: {on_one_line(failure.path)}: {failure.reason}")
-
-
-def _reembed_part(arguments: argparse.Namespace) -> None:
-    """Do the part of `--shard`."""
-    from vop.backbones.embedding_config import EmbeddingConfig
-    from vop.search.sharding.reembed_parts import reembed_part
-
-    part, parts = part_of(arguments)
-    if arguments.drop_unreadable:
-        raise UsageError("--drop-unreadable does not go with --shard; give it to `vop library publish`")
-    with progress.show() as show:
-        report = reembed_part(
-            arguments.library,
-            arguments.model,
-            part=part,
-            parts=parts,
-            keep=arguments.keep,
-            num_frames=arguments.num_frames,
-            embedding=EmbeddingConfig.of(merge_tokens=arguments.merge_tokens or 0.0, dimensions=arguments.dimensions),
-            progress=show,
-            **work_options(arguments),
-        )
-    print_part(report, arguments)
-
-
-def _reembedding(arguments: argparse.Namespace) -> Callable[..., ReembedReport]:
-    """Return what re-embeds the library with a model."""
-    merging, dimensions = arguments.merge_tokens or 0.0, arguments.dimensions
-    if arguments.ray is None:
-        from vop.search.sharding.commands import default_jobs
-
-        jobs = default_jobs() if arguments.jobs is None else arguments.jobs
-        return partial(_open(arguments).reembed, merge_tokens=merging, dimensions=dimensions, jobs=jobs)
-    # Ray starts processes, which is safer before a database is opened.
-    from vop.backbones.embedding_config import EmbeddingConfig
-    from vop.search.sharding.reembedding import reembed_on_ray
-
-    return partial(
-        reembed_on_ray,
-        arguments.library,
-        embedding=EmbeddingConfig.of(merge_tokens=merging, dimensions=dimensions),
-        address=arguments.ray,
-        jobs=arguments.jobs,
-        gpus_per_worker=arguments.gpus_per_worker,
-    )

@@ -31,7 +31,7 @@ from vop.search.sync.reader import content_id
 from vop.search.sync.reembedding import ReembedReport
 from vop.search.sync.report import IndexReport
 from vop.search.sync.scanner import scan
-from vop.storage.address import Address
+from vop.storage.address import Address, Location
 from vop.utils.cluster import AUTO
 from vop.utils.device import gpus_to_share
 from vop.utils.progress import Progress, silent
@@ -387,53 +387,66 @@ def publish(
     refused: VopError | None = None
     with locked(folder, waiting) as library:
         report = PublishReport(library=str(library.path))
-        for place in Plan.all_of(library.path):
-            if discard:
-                Plan.remove(place)
-                report.discarded += 1
-                continue
-            fragments.lance()
+        plans, moves = Plan.all_of(library.path), Plan.all_of(library.path, under=REEMBEDDING)
+        if discard:
+            _discard(library, [*plans, *moves], report)
+            return report
+        for place in plans:
             try:
-                plan = Plan.read(place)
-                report.published += len(Publisher(library, plan).publish())
+                _publish_rows(library, place, report, index_parts=index_parts, progress=progress)
             except VopError as error:
                 refused = error
-                continue
-            left = vectors.planned_parts(library, parts=index_parts) if len(plan.committed()) == plan.num_shards else 0
-            if left:
-                report.index_left = left
-            elif len(plan.committed()) == plan.num_shards:
-                completed = Completed(roots=plan.call.roots, report=_complete_later(library, plan, progress))
-                report.completed.append(completed)
-            else:
-                report.committed += len(plan.committed())
-                report.shards += plan.num_shards
-        for place in Plan.all_of(library.path, under=REEMBEDDING):
-            if discard:
-                Plan.remove(place)
-                report.discarded += 1
-                continue
-            fragments.lance()
+        for place in moves:
             try:
-                plan = Plan.read(place)
-                if plan.table == library.manifest.table:  # another command has completed it
-                    plan.discard()
-                    continue
-                published, moved = publish_moved(library, plan, drop_unreadable=drop_unreadable)
+                _publish_moved(library, place, report, drop_unreadable=drop_unreadable)
             except VopError as error:
                 refused = error
-                continue
-            report.published += published
-            if moved is not None:
-                report.reembedded.append(moved)
+            if report.reembedded:
                 break  # the library has moved to another model
-            report.committed += len(plan.committed())
-            report.shards += plan.num_shards
-        if report.discarded and isinstance(library.path, Address):
-            tidy(library)  # deletes the rows that were not published
     if refused is not None:
         raise refused
     return report
+
+
+def _discard(library: Store, places: Sequence[Location], report: PublishReport) -> None:
+    for place in places:
+        Plan.remove(place)
+        report.discarded += 1
+    if places and isinstance(library.path, Address):
+        tidy(library)  # deletes the rows that were not published
+
+
+def _publish_rows(
+    library: Store, place: Location, report: PublishReport, *, index_parts: int | None, progress: Progress
+) -> None:
+    """Publish what is finished of an indexing, and complete it if that is all."""
+    fragments.lance()
+    plan = Plan.read(place)
+    report.published += len(Publisher(library, plan).publish())
+    if len(plan.committed()) < plan.num_shards:
+        report.committed += len(plan.committed())
+        report.shards += plan.num_shards
+    elif left := vectors.planned_parts(library, parts=index_parts):
+        report.index_left = left
+    else:
+        completed = Completed(roots=plan.call.roots, report=_complete_later(library, plan, progress))
+        report.completed.append(completed)
+
+
+def _publish_moved(library: Store, place: Location, report: PublishReport, *, drop_unreadable: bool) -> None:
+    """Move the library to the other model if all shards of a re-embedding are finished."""
+    fragments.lance()
+    plan = Plan.read(place)
+    if plan.table == library.manifest.table:  # another command has completed it
+        plan.discard()
+        return
+    published, moved = publish_moved(library, plan, drop_unreadable=drop_unreadable)
+    report.published += published
+    if moved is None:
+        report.committed += len(plan.committed())
+        report.shards += plan.num_shards
+    else:
+        report.reembedded.append(moved)
 
 
 def _complete_later(library: Store, plan: Plan, progress: Progress) -> IndexReport:
