@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+import time
 import traceback
 
 import numpy as np
@@ -335,6 +336,27 @@ def test_a_process_that_has_lost_the_lock_does_not_commit(index_there, videos, m
     lease.release_held(held)
     assert lock()["holder"] == "another"
     assert library.status().videos == 1
+
+
+def test_a_lost_answer_does_not_lose_the_lock(films, monkeypatch):
+    real, calls = lease.write, []
+
+    def write(address, content, *, replacing):
+        info = real(address, content, replacing=replacing)
+        calls.append(content)
+        if len(calls) == 2:
+            raise StorageError("the server cannot be reached")
+        return info
+
+    monkeypatch.setattr(lease, "write", write)
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.05)
+    held = lease.hold(LOCK, lambda: None)
+    deadline = time.monotonic() + 30
+    while len(calls) < 6 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    held.check()
+    lease.release_held(held)
+    assert lock()["free"] is True
 
 
 # -- bad input

@@ -14,7 +14,7 @@ from vop.search.store import Store
 from vop.search.sync import check, forget, preview, reembed, restore
 from vop.storage import objects
 from vop.storage.address import Address, parse_address
-from vop.storage.errors import StorageError
+from vop.storage.errors import DeniedObject, StorageError
 
 ROOT = "s3://films/holidays"
 
@@ -199,6 +199,40 @@ def test_wrong_credentials_change_nothing(films, index_videos, folder, monkeypat
     assert len(paths(folder)) == 4
     with pytest.raises(StorageError, match="credentials are wrong"):
         index_videos("s3://no-such-bucket")
+
+
+def test_credentials_that_end_during_the_indexing(films, index_videos, folder, videos, monkeypatch):
+    import moto.settings
+
+    from vop.storage import scratch
+
+    index_videos(ROOT)
+    films.put(f"{ROOT}/2024/a.mp4", videos["b"])
+    original = scratch.head
+
+    def head(address):
+        monkeypatch.setattr(moto.settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0)
+        return original(address)
+
+    monkeypatch.setattr(scratch, "head", head)
+    with pytest.raises(StorageError, match="credentials are wrong"):
+        index_videos(ROOT)
+    assert len(paths(folder)) == 4
+
+
+def test_a_changed_object_that_is_refused_keeps_its_rows(films, index_videos, folder, videos, monkeypatch):
+    from vop.storage import scratch
+
+    index_videos(ROOT)
+    films.put(f"{ROOT}/2024/a.mp4", videos["b"])
+
+    def refused(address):
+        raise DeniedObject(address, "access is denied")
+
+    monkeypatch.setattr(scratch, "head", refused)
+    monkeypatch.setattr(objects, "head", refused)
+    assert index_videos(ROOT).unreadable == 1
+    assert len(paths(folder)) == 4
 
 
 def test_a_missing_bucket_is_named(films, index_videos):

@@ -406,6 +406,25 @@ def bytes_of(shards) -> list[int]:
     return sorted(sum(file.size for file in shard) for shard in shards)
 
 
+def test_a_damaged_result_is_written_again(a_part, folder):
+    a_part(1, 1)
+    (plan,) = Plan.all_of(folder)
+    (plan / "00000.result.json").write_text("{")
+    assert commands.publish(folder).completed == []
+    a_part(1, 1)
+    assert len(commands.publish(folder).completed) == 1
+    assert len(rows(folder)) == 6
+
+
+def test_a_damaged_plan_is_named(a_part, folder):
+    a_part(1, 3)
+    (plan,) = Plan.all_of(folder)
+    (plan / "committed.json").write_text("{")
+    with pytest.raises(VopError, match=r"committed.json: this file is damaged.*publish .* --discard"):
+        commands.publish(folder)
+    assert commands.publish(folder, discard=True).discarded == 1
+
+
 def test_shards_have_about_the_same_size():
     files = planned(*range(100, 140))
     shards = cut(files, parts=4, content_id=str)

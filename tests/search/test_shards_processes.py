@@ -114,11 +114,29 @@ def test_a_batch_job_and_its_publication(words, folder, other, capsys):
     }
 
 
-@pytest.mark.parametrize("given", [["--shard", "0/2"], ["--shard", "half"], ["--jobs", "0"]])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--shard", "0/2"],
+        ["--shard", "half"],
+        ["--jobs", "0"],
+        ["--jobs", "-4", "--dry-run"],
+        ["--shard", "half", "--dry-run"],
+        ["--workers", "0", "--jobs", "2"],
+        ["--gpus-per-worker", "2", "--shard", "1/2"],
+    ],
+)
 def test_bad_numbers_are_refused(words, given, capsys, folder):
     assert main([*words, *given]) == 2
     assert given[1] in capsys.readouterr().err
     assert not folder.exists()
+
+
+def test_discarding_takes_no_other_option(words, capsys, folder):
+    assert main([*words, "--shard", "1/2"]) == 0
+    for other in (["--index-parts", "2"], ["--drop-unreadable"]):
+        assert main(["library", "publish", str(folder), "--discard", *other]) == 2
+        assert "do not go with it" in capsys.readouterr().err
 
 
 def test_without_pylance(words, monkeypatch, capsys, folder):

@@ -131,10 +131,16 @@ def test_the_environment_chooses_the_cache(monkeypatch, tmp_path):
         assert (block_cache.chosen().folder, block_cache.chosen().max_bytes) == (tmp_path / "own", size)
     monkeypatch.setenv("VOP_CACHE_SIZE", "0")
     assert block_cache.chosen() is None
-    for text in ("-1", "2 GiB", "much"):
+    for text in ("-1", "2 GiB", "much", "9" * 400):
         monkeypatch.setenv("VOP_CACHE_SIZE", text)
         with pytest.raises(UsageError, match="500MB"):
             block_cache.chosen()
+
+
+def test_a_folder_of_an_unknown_user_is_named(monkeypatch):
+    monkeypatch.setenv("VOP_CACHE", "~no-such-user/cache")
+    with pytest.raises(UsageError, match="VOP_CACHE is '~no-such-user/cache'"):
+        block_cache.chosen()
 
 
 def test_a_user_without_a_home_has_no_cache(monkeypatch):

@@ -106,8 +106,8 @@ def test_wrong_credentials(only_known_keys, caplog):
     caplog.set_level(logging.DEBUG)
     with pytest.raises(StorageError, match="s3://films: the credentials are wrong .*AWS_PROFILE") as failed:
         list(objects.list_objects(LAKE))
-    with pytest.raises(DeniedObject, match="access is denied"):
-        objects.head(LAKE)  # a server gives no reason here
+    with pytest.raises(StorageError, match="s3://films: the credentials are wrong"):
+        objects.head(LAKE)  # its answer has no reason, so the server is asked once more
     logged = [record.getMessage() for record in caplog.records if record.name.startswith("vop")]
     shown = "".join([*traceback.format_exception(failed.value), *logged])
     assert KEY_ID not in shown
@@ -143,6 +143,23 @@ def test_an_unreachable_server_is_named(films, monkeypatch):
     with pytest.raises(StorageError, match="cannot be reached at 127.0.0.1:9.*AWS_ENDPOINT_URL") as failed:
         objects.head(LAKE)
     assert "password" not in str(failed.value)
+
+
+def test_one_refused_object_is_not_all(films, monkeypatch):
+    def refused(address, *_):
+        raise DeniedObject(address, "access is denied")
+
+    monkeypatch.setattr(objects, "_info", refused)
+    monkeypatch.setattr(objects, "read_part", refused)
+    with pytest.raises(DeniedObject):
+        objects.head(LAKE)
+
+
+@pytest.mark.parametrize("url", ["localhost:9000", "http://", "http://[::1", "http://films:port", "ftp://films"])
+def test_a_wrong_url_of_a_server_is_named(films, monkeypatch, url):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    with pytest.raises(UsageError, match="AWS_ENDPOINT_URL is not the URL of a server"):
+        objects.head(LAKE)
 
 
 @pytest.mark.parametrize(("scheme", "named"), [("az", "AZURE_STORAGE_ACCOUNT_NAME"), ("gs", "GOOGLE_APPLICATION_CRED")])

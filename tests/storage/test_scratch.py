@@ -165,6 +165,12 @@ def test_a_parent_that_cannot_be_written_is_named(films, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_parent_of_an_unknown_user_is_named(monkeypatch):
+    monkeypatch.setenv("VOP_SCRATCH", "~no-such-user/scratch")
+    with pytest.raises(UsageError, match="VOP_SCRATCH is '~no-such-user/scratch'"):
+        Scratch()
+
+
 def test_copies_of_killed_processes_are_removed(films, parent):
     code = (
         "from vop.storage.address import location; from vop.storage.scratch import Scratch; import time\n"

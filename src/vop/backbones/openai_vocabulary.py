@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from vop.errors import UsageError, VopError
+from vop.utils.files import expand
 
 FILE_NAME = "bpe_simple_vocab_16e6.txt.gz"
 BYTES = 256
@@ -22,7 +23,7 @@ def find_vocabulary(folder: Path, given: str | Path | None) -> Path | None:
     Raises:
         UsageError: the given file does not exist.
     """
-    path = Path(given).expanduser() if given else folder / FILE_NAME
+    path = expand(given) if given else folder / FILE_NAME
     if path.is_file():
         return path
     if given:

@@ -18,7 +18,7 @@ from vop.backbones.known import BY_NAME, SHORT_NAMES, full_name, pinned_revision
 from vop.backbones.sizes import Sizes
 from vop.errors import UsageError, VopError, unknown_name
 from vop.utils.checks import check_whole
-from vop.utils.files import check_file
+from vop.utils.files import check_file, expand
 from vop.utils.parsing import read_json_object
 from vop.utils.registry import Registry
 
@@ -154,9 +154,9 @@ def find_backbone(name: str, *, revision: str | None = None) -> Backbone:
     name = full_name(without_hub_prefix(name))
     if name in REGISTRY.names():
         return replace(REGISTRY.find(name)(), name=name)
-    if Path(name).expanduser().is_dir():
-        return _read_folder(Path(name).expanduser(), name=name, revision=None)
-    if Path(name).expanduser().is_file():
+    if expand(name).is_dir():
+        return _read_folder(expand(name), name=name, revision=None)
+    if expand(name).is_file():
         raise UsageError(
             f"{name} is a file; a backbone is a folder. Convert OpenAI's file: vop import openai {name} --out DIR"
         )
@@ -199,7 +199,7 @@ def _with_image_size(sizes: Sizes, image_size: int, *, name: str) -> Sizes:
 def split_image_size(name: str) -> tuple[str, int | None]:
     """Split "NAME@336" into the name and the image size. A folder of this very name is not split."""
     base, at, size = name.rpartition("@")
-    if not at or not base or not size.isdecimal() or Path(name).expanduser().is_dir():
+    if not at or not base or not size.isdecimal() or expand(name).is_dir():
         return name, None
     return base, int(size)
 
@@ -227,7 +227,7 @@ def find_sizes(name: str) -> Sizes:
     """Return the sizes of a backbone. For well-known hub ids this needs neither weights nor a network."""
     name, image_size = split_image_size(name)
     known = BY_NAME.get(full_name(without_hub_prefix(name)))
-    sizes = known.sizes if known and not Path(name).expanduser().is_dir() else find_backbone(name).sizes
+    sizes = known.sizes if known and not expand(name).is_dir() else find_backbone(name).sizes
     return sizes if image_size is None else _with_image_size(sizes, image_size, name=name)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -27,6 +26,7 @@ from vop.backbones.towers import Encoder
 from vop.backbones.work import forward_work
 from vop.errors import UsageError, VopError
 from vop.utils.device import free_bytes
+from vop.utils.files import expand
 from vop.utils.fitting import empty_caches, is_out_of_memory
 from vop.utils.progress import Progress, silent
 from vop.utils.threads import limit_threads
@@ -157,7 +157,7 @@ def _find(name: str) -> Callable[[], Encoder]:
         UnknownBackbone: the name is unknown.
     """
     known = BY_NAME.get(full_name(without_hub_prefix(split_image_size(name)[0])))
-    if known is not None and not Path(name).expanduser().is_dir():
+    if known is not None and not expand(name).is_dir():
         return lambda: _build_known(known, find_sizes(name))
     try:
         return find_backbone(name).build_random

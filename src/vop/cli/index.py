@@ -204,6 +204,15 @@ def add_process_options(parser: argparse.ArgumentParser) -> argparse._MutuallyEx
     return ways
 
 
+def check_process_options(arguments: argparse.Namespace) -> None:
+    """Raise a UsageError if the options of `add_process_options` or `--shard` have wrong values."""
+    check_ray_options(arguments)
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise UsageError(f"--jobs is {arguments.jobs}; give 1 or more")
+    if arguments.shard is not None:
+        part_of(arguments)
+
+
 def work_options(arguments: argparse.Namespace) -> WorkOptions:
     return {
         "precision": arguments.precision,
@@ -219,6 +228,7 @@ def say_waiting(library: Location | str) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    check_process_options(arguments)
     if arguments.watch:
         from vop.cli.watching import watch
 
@@ -273,7 +283,6 @@ def index_once(
     from vop.search.sharding.commands import default_jobs, index_in_processes, index_on_ray
     from vop.search.sync import index
 
-    check_ray_options(arguments)
     jobs = default_jobs() if arguments.jobs is None else arguments.jobs
     with progress.show() as show:
         given = _settings(arguments, show)

@@ -9,6 +9,7 @@ from typing import Any
 
 from vop.cli.common import add_device_options, place, use_device_options
 from vop.errors import UsageError
+from vop.utils.files import expand
 
 
 def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
@@ -48,7 +49,7 @@ def _folder(path: Path) -> Path:
     Raises:
         UsageError: that is not possible.
     """
-    folder = path.expanduser().absolute()
+    folder = expand(path).absolute()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

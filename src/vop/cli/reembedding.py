@@ -7,8 +7,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from vop.cli.common import add_embedding_options, check_ray_options, print_json, say, use_device_options
-from vop.cli.index import add_process_options, add_work_options, part_of, print_part, work_options
+from vop.cli.common import add_embedding_options, print_json, say, use_device_options
+from vop.cli.index import (
+    add_process_options,
+    add_work_options,
+    check_process_options,
+    part_of,
+    print_part,
+    work_options,
+)
 from vop.cli.owner import Add
 from vop.errors import UsageError
 from vop.utils import progress
@@ -49,7 +56,7 @@ def add_reembed_action(add: Add) -> None:
 
 
 def _reembed(arguments: argparse.Namespace) -> None:
-    check_ray_options(arguments)
+    check_process_options(arguments)
     use_device_options(arguments)
     if arguments.shard is not None:
         _reembed_part(arguments)

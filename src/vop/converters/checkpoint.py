@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from vop.errors import UsageError, VopError
+from vop.utils.files import expand
 
 MAX_PICKLE_BYTES = 64 * 2**20  # OpenAI's largest pickle has less than 1 MB
 # Errors that damaged or hostile bytes cause in the zip reader, the unpickler and PyTorch.
@@ -38,7 +39,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         UsageError: the file does not exist.
         VopError: the file is damaged, contains no tensors, or refers to code.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if not path.is_file():
         raise UsageError(f"{path}: the file does not exist")
     try:

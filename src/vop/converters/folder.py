@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vop.errors import UsageError, VopError
+from vop.utils.files import expand
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
         UsageError: `path` exists and is not an empty folder.
         VopError: the folder cannot be created.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     check_new_folder(path)
     temporary = path.with_name(f".tmp-{secrets.token_hex(4)}-{path.name}")
     try:
@@ -36,7 +37,7 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 def check_new_folder(path: str | Path) -> None:
     """Raise a UsageError if `path` exists and is not an empty folder, or if one of its parents is a file."""
-    path = Path(path).expanduser()
+    path = expand(path)
     if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
         raise UsageError(f"{path} exists already and is not an empty folder: remove it or choose another one")
     for parent in path.absolute().parents:

@@ -24,6 +24,7 @@ from vop.errors import UsageError, VopError
 from vop.methods.base import Method
 from vop.methods.vop_modelscope import VoPModelScope
 from vop.models.model import TextVideoModel
+from vop.utils.files import expand
 from vop.utils.parsing import read_json_object
 
 METHOD, METHOD_SE = "vop-modelscope", "clip-modelscope"
@@ -71,7 +72,7 @@ def import_modelscope(folder: str | Path, out: str | Path, *, vocabulary: str | 
         UsageError: a file does not exist, several could be the weights, or `out` already exists.
         VopError: a file is damaged or not part of a release. The message names the file.
     """
-    folder, out = Path(folder).expanduser(), Path(out).expanduser()
+    folder, out = expand(folder), expand(out)
     if not folder.is_dir():
         names = " or ".join(WEIGHTS.values())
         raise UsageError(f"{folder}: the folder does not exist; it must contain {CONFIGURATION} and {names}")

@@ -24,7 +24,7 @@ from vop.backbones.towers import CLIP
 from vop.converters.checkpoint import read_tensors
 from vop.converters.folder import check_new_folder, new_folder
 from vop.errors import UsageError, VopError, unknown_name
-from vop.utils.files import atomic_write
+from vop.utils.files import atomic_write, expand
 from vop.utils.text import count
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def import_openai(
         VopError: the file is damaged or not a ViT CLIP, or it is not one of OpenAI's own and the heads and the
             activation are not given. The message names the cause.
     """
-    file, out = Path(file).expanduser(), Path(out).expanduser()
+    file, out = expand(file), expand(out)
     check_new_folder(out)
     vocabulary = find_vocabulary(file.parent, vocabulary)
     state = read_tensors(file)

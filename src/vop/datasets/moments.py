@@ -27,6 +27,7 @@ from vop.datasets.text import expect, member, one_line, read_json, read_text, te
 from vop.datasets.types import Video
 from vop.datasets.videofolder import VideoFolder
 from vop.errors import DataError, UsageError, unknown_name
+from vop.utils.files import expand
 from vop.utils.parsing import parse_json
 from vop.utils.registry import Registry
 from vop.utils.text import count
@@ -92,13 +93,13 @@ def load_moments(spec: str, *, split: str | None = None, videos: str | Path | No
         DataError: its files are missing, or not in their published format.
     """
     videos = None if videos is None else Path(videos)
-    path = Path(spec).expanduser()
+    path = expand(spec)
     if path.suffix.lower() in TABLE_SUFFIXES:
         return _read_table(path, videos=videos)
     name, _, folder = spec.partition(":")
     if name not in REGISTRY.names():
         raise UsageError(f"{unknown_name('data set with moments', name, REGISTRY.names())}, or a table")
-    found = REGISTRY.find(name)(name, Path(folder).expanduser() if folder else None, videos=videos)
+    found = REGISTRY.find(name)(name, expand(folder) if folder else None, videos=videos)
     if split is None:
         split = next(known for known in ("test", "val", "train") if known in found)
     if split not in found:

@@ -12,6 +12,7 @@ from pathlib import Path
 from vop.datasets.rows import TABLE_SUFFIXES
 from vop.datasets.types import Dataset
 from vop.errors import DataError, UsageError, unknown_name
+from vop.utils.files import expand
 from vop.utils.registry import Registry
 
 Reader = Callable[..., Dataset]
@@ -58,7 +59,7 @@ def load(
     videos = None if videos is None else Path(videos)
     if spec.startswith("hf:"):
         return tables.read_hub(spec, videos=videos, video_column=video_column, caption_column=caption_column)
-    path = Path(spec).expanduser()
+    path = expand(spec)
     if path.suffix.lower() in TABLE_SUFFIXES or path.is_dir():
         return tables.read(path, videos=videos, video_column=video_column, caption_column=caption_column)
     name, _, folder = spec.partition(":")
@@ -72,7 +73,7 @@ def load(
         raise _unknown(spec, name)
     if video_column or caption_column:
         raise UsageError(f"{name} is not a table: video_column and caption_column apply only to tables")
-    root = Path(folder).expanduser() if folder else None
+    root = expand(folder) if folder else None
     return reader(name)(name, root, videos=videos)
 
 

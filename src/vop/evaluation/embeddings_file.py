@@ -23,7 +23,7 @@ from vop.datasets.types import SPLIT_NAMES, Split, Video
 from vop.errors import DataError, UsageError, unknown_name
 from vop.evaluation.embedding import SplitEmbeddings
 from vop.evaluation.report import ReportFacts
-from vop.utils.files import atomic_write, check_file
+from vop.utils.files import atomic_write, check_file, expand
 from vop.utils.text import count
 
 SCORES = ("cosine", "dot")
@@ -65,7 +65,7 @@ def read_embeddings(path: str | Path, *, score: str | None = None) -> StoredEmbe
         UsageError: the score or the kind of file is unknown.
         DataError: the file cannot be read, or its content does not fit together.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     if score is not None and score not in SCORES:
         raise unknown_name("score", score, SCORES)
     read = _kind_of(path, _READERS)
@@ -91,7 +91,7 @@ def save_embeddings(
         UsageError: another kind of file, or the scores do not come from embeddings.
         VopError: the file cannot be written.
     """
-    path = Path(path).expanduser()
+    path = expand(path)
     write = _kind_of(path, _WRITERS)
     if embedded.pair_scores is not None:
         raise UsageError(f"{path}: the head scores a text and a video together, so there are no embeddings to save")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from vop.errors import VopError
 from vop.experiments.workers import QUIET_SECONDS, Ended, Message, sending
-from vop.utils.cluster import ATTEMPTS, Cluster, LostWorker
+from vop.utils.cluster import ATTEMPTS, Cluster, LostWorker, chosen_variables
 from vop.utils.threads import sleep_while_waiting
 from vop.version import VERSION
 
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from vop.datasets.types import Dataset
     from vop.experiments.results import RunRecord, SearchRecord
     from vop.experiments.work import Job
-
-_PASSED_ON = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "VOP_DEVICE")  # what --threads and --device set
 
 
 class WrongNode(VopError):
@@ -115,7 +113,7 @@ class RayWorkers:
                 folder=Path.cwd(),
                 vop_version=VERSION,
                 missing=frozenset(str(video.path) for video in dataset.videos if not video.path.exists()),
-                variables={name: os.environ[name] for name in _PASSED_ON if os.environ.get(name)},
+                variables=chosen_variables(),
             )
             self._place = dataset, place
         return self._place[1]

@@ -30,6 +30,7 @@ from vop.models.run_folder import (
     read_config,
 )
 from vop.utils.device import default_device, resolve_precision
+from vop.utils.files import expand
 
 
 def create(
@@ -129,7 +130,7 @@ def load(
 def _open(name: str, *, backbone: str | None, dtype: torch.dtype, beside: Sequence[TextVideoModel]) -> TextVideoModel:
     whole = name
     name, image_size = split_image_size(name)
-    folder = None if name in BUILT_IN else Path(name).expanduser()  # a folder with such a name is ./mini
+    folder = None if name in BUILT_IN else expand(name)  # a folder with such a name is ./mini
     if folder is not None and not folder.is_dir():
         folder = _from_hub(name)
     if folder is None or not is_run(folder):

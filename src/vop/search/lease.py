@@ -81,10 +81,25 @@ class Lease:
     def _take(self, before: ObjectInfo | None) -> None:
         now = time.monotonic()
         try:
-            self._info = write(self.address, self._content(), replacing=before)
+            self._info = self._written_over(before)
         except ChangedObject:  # another process was faster
             return
         self._renewed_at = now
+
+    def _written_over(self, before: ObjectInfo | None, *, free: bool = False) -> ObjectInfo:
+        """Write that this process has the lock, or that it is free.
+
+        Raises:
+            ChangedObject: another process has it.
+        """
+        try:
+            return write(self.address, self._content(free=free), replacing=before)
+        except ChangedObject:
+            content, info = read(self.address)
+            if self._token.encode() not in content:
+                raise
+        # Only the answer to an earlier request of this process was lost.
+        return write(self.address, self._content(free=free), replacing=info)
 
     def _content(self, *, free: bool = False) -> bytes:
         self._written += 1  # so that each content differs
@@ -94,7 +109,7 @@ class Lease:
         while not self._done.wait(RENEW_SECONDS):
             now = time.monotonic()
             try:
-                self._info = write(self.address, self._content(), replacing=self._info)
+                self._info = self._written_over(self._info)
                 self._renewed_at = now
             except ChangedObject:
                 self._lost = True
@@ -114,7 +129,7 @@ class Lease:
         self._done.set()
         self._renewing.join()
         try:
-            write(self.address, self._content(free=True), replacing=self._info)
+            self._written_over(self._info, free=True)
         except StorageError as error:
             log.warning("the lock %s cannot be released and will expire: %s", self.address, error)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.backbones import BUILT_IN
@@ -16,6 +15,7 @@ from vop.search.manifest import LibraryModel, Manifest, SegmentationConfig
 from vop.search.refining import pack
 from vop.search.schema import EMBEDDING, FRAMES
 from vop.storage.address import Location
+from vop.utils.files import expand
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +93,7 @@ def columns_of(models: Iterable[LibraryModel]) -> list[str]:
 def absolute_name(name: str) -> str:
     """Return a name that opens a model from any working directory: for a folder, its absolute path."""
     base, image_size = split_image_size(name)
-    folder = Path(base).expanduser()
+    folder = expand(base)
     if base in BUILT_IN or not folder.is_dir():
         return name
     return str(folder.absolute()) + ("" if image_size is None else f"@{image_size}")

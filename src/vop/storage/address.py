@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from typing import TypeAlias
 
 from vop.errors import UsageError
+from vop.utils.files import expand
 
 SCHEMES = {"s3": "Amazon S3 and compatible servers", "gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -68,7 +69,7 @@ Location: TypeAlias = Path | Address
 def absolute(place: str | os.PathLike[str] | Address) -> Location:
     """Return a location from which it does not matter where the process runs."""
     found = location(place)
-    return found if isinstance(found, Address) else found.expanduser().absolute()
+    return found if isinstance(found, Address) else expand(found).absolute()
 
 
 def is_address(text: str) -> bool:

@@ -21,11 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vop.errors import UsageError
+from vop.storage.scratch import folder_in
 
 FOLDER, SIZE = "VOP_CACHE", "VOP_CACHE_SIZE"
 DEFAULT_BYTES = 2 * 10**9
 _UNITS = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?(B|KB|MB|GB|TB)?", re.IGNORECASE)
+_LONGEST_SIZE = 30  # characters
 _HEADER = struct.Struct(">IQ")  # the checksum of all that follows, and the size of the whole object
 _FOLDER_NAME, _FILE_NAME = re.compile(r"[0-9a-f]{2}"), re.compile(r"[0-9a-f]{38}")
 _TEMPORARY, _ABANDONED_SECONDS = ".tmp-vop-", 3600.0
@@ -155,7 +157,7 @@ def chosen() -> BlockCache | None:
         return None
     given = os.environ.get(FOLDER)
     if given:
-        return BlockCache(Path(given).expanduser().absolute(), max_bytes=max_bytes)
+        return BlockCache(folder_in(FOLDER, given), max_bytes=max_bytes)
     try:
         users = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
     except RuntimeError:  # such as a user of a container that has only a number
@@ -167,6 +169,6 @@ def chosen() -> BlockCache | None:
 def parse_size(text: str) -> int:
     """Return a number of bytes: "500MB", "2 GB", "0"."""
     found = _SIZE.fullmatch(text)
-    if found is None:
+    if found is None or len(text) > _LONGEST_SIZE:
         raise UsageError(f"{SIZE} is {text!r}; give a size such as 500MB or 10GB, or 0 to use no cache")
     return int(float(found[1]) * _UNITS[(found[2] or "B").upper()])

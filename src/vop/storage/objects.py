@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from vop.errors import UsageError
+from vop.errors import UsageError, VopError
 from vop.storage.address import Address
 from vop.storage.errors import ChangedObject, DeniedObject, MissingObject, ObjectError, StorageError
+from vop.utils.files import expand
 
 PART_BYTES = 2**24  # of one request; a broken connection costs no more
 _SETTINGS = ("AWS_", "GOOGLE_", "AZURE_", "HOME")
@@ -95,8 +96,15 @@ def head(address: Address) -> ObjectInfo:
         MissingObject: it does not exist, or its bucket does not.
         StorageError: its server cannot be asked.
     """
-    with _explained(address):
-        return _info(address, _client().head(_store(address), address.key))
+    try:
+        with _explained(address):
+            return _info(address, _client().head(_store(address), address.key))
+    except (MissingObject, ChangedObject):
+        raise
+    except ObjectError:  # an answer to HEAD has no text; another one tells which credentials are wrong
+        with suppress(ObjectError):
+            read_part(address, 0, 1)
+        raise
 
 
 def exists(address: Address) -> bool:
@@ -250,7 +258,7 @@ def _open(address: Address) -> Any:
     options = {"client_options": dict(_TIMEOUTS), "retry_config": _RETRIES}
     try:
         return opened[address.scheme](address.bucket, **options)
-    except (UsageError, StorageError):
+    except VopError:
         raise
     except Exception:  # its message may repeat a setting
         raise StorageError(
@@ -268,8 +276,23 @@ def _open_s3(stores: Any, bucket: str, *, client_options: dict[str, Any], retry_
 
 
 def endpoint() -> str:
-    """Return the URL of the server for S3 that the user has chosen; empty for Amazon's."""
-    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+    """Return the URL of the server for S3 that the user has chosen; empty for Amazon's.
+
+    Raises:
+        UsageError: it is not the URL of a server.
+    """
+    name = next((name for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL") if os.environ.get(name)), None)
+    if name is None:
+        return ""
+    url = os.environ[name]
+    try:
+        parts = urlsplit(url)
+        valid = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # wrong brackets or a wrong port
+        valid = False
+    if not valid:
+        raise UsageError(f"{name} is not the URL of a server; give one such as https://storage.example.com:9000")
+    return url
 
 
 def _has_profile() -> bool:
@@ -280,7 +303,7 @@ def _has_profile() -> bool:
         os.environ.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
         os.environ.get("AWS_CONFIG_FILE", "~/.aws/config"),
     }
-    return bool(os.environ.get("AWS_PROFILE")) or any(Path(file).expanduser().is_file() for file in files)
+    return bool(os.environ.get("AWS_PROFILE")) or any(expand(file).is_file() for file in files)
 
 
 def _profile() -> Any:
@@ -307,7 +330,7 @@ def _explained(address: Address) -> Iterator[None]:
     """Turn an error of the client into one of ours, which tells the next step and repeats no secret."""
     try:
         yield
-    except StorageError:
+    except VopError:
         raise
     except Exception as error:
         if not _is_of_client(error):

@@ -27,6 +27,7 @@ from vop.storage.objects import ObjectInfo, download, head
 
 _PREFIX = "vop-scratch-"
 _SHARE = 0.5  # of the free space, by default
+FOLDER = "VOP_SCRATCH"
 _ATTEMPTS = 3  # to read an object that changes meanwhile
 _LONGEST_NAME = 120  # bytes; a key may be longer than a name on a disk
 log = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ class Scratch:
     def __init__(self, parent: str | os.PathLike[str] | None = None, *, max_bytes: int | None = None) -> None:
         if max_bytes is not None and max_bytes < 1:
             raise UsageError(f"the size of the scratch is {max_bytes} bytes; it must be 1 or more")
-        self.parent = Path(parent or os.environ.get("VOP_SCRATCH") or tempfile.gettempdir()).expanduser().absolute()
+        given = os.environ.get(FOLDER)
+        self.parent = Path(parent).absolute() if parent else folder_in(FOLDER, given or tempfile.gettempdir())
         self._max_bytes, self._by_default = max_bytes, max_bytes is None
         self._folder: Path | None = None
         self._lock: FileLock | None = None
@@ -162,6 +164,18 @@ class Scratch:
         if self._folder is None:
             raise StorageError("the scratch is closed")
         return self._folder
+
+
+def folder_in(variable: str, given: str) -> Path:
+    """Return the absolute path of a folder that an environment variable names.
+
+    Raises:
+        UsageError: it is in the home folder of a user who does not exist.
+    """
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError:
+        raise UsageError(f"{variable} is {given!r}, but there is no such home folder; give another folder") from None
 
 
 def remove_abandoned(parent: Path) -> None:

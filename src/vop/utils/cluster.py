@@ -5,6 +5,7 @@ Ray is imported only where it is used: it is an extra, and large.
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -20,6 +21,12 @@ from vop.errors import UsageError, VopError
 AUTO, LOCAL = "auto", "local"
 ATTEMPTS = 3  # for each piece of work, if its worker is lost
 _CONNECT_SECONDS = 10.0
+_CHOSEN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "VOP_DEVICE")  # what --threads and --device set
+
+
+def chosen_variables() -> dict[str, str]:
+    """Return the environment variables with the user's choice of threads and device, for workers on other nodes."""
+    return {name: os.environ[name] for name in _CHOSEN if os.environ.get(name)}
 
 
 def import_ray() -> ModuleType:

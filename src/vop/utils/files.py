@@ -18,6 +18,11 @@ _FULL_MESSAGES = ("No space left", "StorageFull", "Disk quota exceeded")
 _ROOM = 4096  # bytes; a disk with less free space is full
 
 
+def expand(path: str | os.PathLike[str]) -> Path:
+    """Return a path with its `~` replaced. The `~` of an unknown user is taken literally."""
+    return Path(os.path.expanduser(path))
+
+
 def check_file(path: str | Path, *, at_most: int | None = None, error: type[VopError] = VopError) -> None:
     """Raise `error` unless `path` is a readable file of at most `at_most` bytes.
 

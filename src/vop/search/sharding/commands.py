@@ -79,7 +79,7 @@ def in_processes(*, jobs: int, workers: int | None, batch_size: int, compile: bo
     """
     if jobs < 1:
         raise UsageError(f"jobs is {jobs}; give 1 or more")
-    decoders = count_workers(workers or max(1, free_cores() // jobs), batch_size=batch_size)
+    decoders = count_workers(max(1, free_cores() // jobs) if workers is None else workers, batch_size=batch_size)
     return partial(local.run, jobs=jobs, workers=decoders, batch_size=batch_size, compile=compile)
 
 
@@ -131,7 +131,7 @@ def on_ray(
     compile: bool,
 ) -> Iterator[tuple[Runner, int]]:
     """Connect to a Ray cluster, and yield a runner with its workers, and their number; see `index_on_ray`."""
-    count_workers(workers or 1, batch_size=batch_size)
+    count_workers(1 if workers is None else workers, batch_size=batch_size)
     with ShardCluster(address) as cluster:
         resources = cluster.resources(jobs=jobs, gpus_per_worker=gpus_per_worker)
         run = partial(cluster.run, resources=resources, workers=workers, batch_size=batch_size, compile=compile)
@@ -378,12 +378,14 @@ def publish(
         drop_unreadable: whether a re-embedding leaves out unreadable videos; see `vop.search.sync.reembed`.
 
     Raises:
-        UsageError: the library does not exist, or a number is not allowed.
+        UsageError: the library does not exist, a number is not allowed, or an option does not go with `discard`.
         VopError: a shard was written with other models or another version of vop, a plan is from another version, or
             a re-embedding cannot be completed; see `vop.search.sharding.reembed_parts.publish_moved`.
     """
     if index_parts is not None and index_parts < 1:
         raise UsageError(f"index_parts is {index_parts}; give 1 or more")
+    if discard and (index_parts is not None or drop_unreadable):
+        raise UsageError("discard deletes unfinished work, so index_parts and drop_unreadable do not go with it")
     refused: VopError | None = None
     with locked(folder, waiting) as library:
         report = PublishReport(library=str(library.path))

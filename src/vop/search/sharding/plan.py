@@ -18,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import json
+import logging
 import math
 import secrets
 import time
@@ -56,6 +57,7 @@ LEAST_BYTES, MOST_BYTES = 64 * 2**20, 2**30  # of a shard, unless there would be
 MOST_FILES, MOST_SECONDS = 1000, 36_000.0  # of a shard
 _REQUESTS = 16  # at a time
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 _PLAN, _FILES, _PROGRESS, _RESULT, _COMMITTED = "plan", "files", "progress", "result", "committed"
 
 
@@ -180,8 +182,7 @@ class Plan:
             ) from None
         except (ValueError, TypeError, VopError) as error:
             raise VopError(
-                f"{folder}: not a plan of this version of vop ({error}); discard it: vop library publish "
-                f"{folder.parent.parent} --discard"
+                f"{folder}: not a plan of this version of vop ({error}); {_how_to_discard(folder)}"
             ) from None
 
     @classmethod
@@ -283,8 +284,13 @@ class Plan:
         return self._numbers_of(_RESULT)
 
     def read_result(self, number: int) -> dict[str, Any] | None:
-        """Return the result of a shard; None if it is not finished."""
-        found: dict[str, Any] | None = self._read(number, _RESULT)
+        """Return the result of a shard; None if it is not finished. A damaged result is dropped."""
+        try:
+            found: dict[str, Any] | None = self._read(number, _RESULT)
+        except DamagedFile as error:
+            log.warning("%s; the shard has to be read again", error)
+            self.drop_result(number)
+            return None
         return found
 
     def read_results(self, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
@@ -312,8 +318,9 @@ class Plan:
 
     def read_committed(self) -> tuple[set[int], int]:
         """Return the shards that the library has, and the version of the table with the last of them."""
+        place = child(self.folder, f"{_COMMITTED}.json")
         try:
-            document = json.loads(read_bytes(child(self.folder, f"{_COMMITTED}.json")))
+            document = _document(place)
         except FileNotFoundError:
             return set(), self.table_version
         return set(document["shards"]), document["table_version"]
@@ -332,7 +339,7 @@ class Plan:
     def running(self) -> Iterator[tuple[int, Amount]]:
         """Yield shards with what their workers have read, also if a worker was stopped."""
         for number in self._numbers_of(_PROGRESS):
-            with suppress(OSError, StorageError, ValueError, TypeError):  # finished meanwhile
+            with suppress(OSError, VopError, ValueError, TypeError):  # finished meanwhile
                 amount = self._read(number, _PROGRESS)
                 if amount is not None:
                     yield number, Amount(**amount)
@@ -347,12 +354,16 @@ class Plan:
 
     def _read(self, number: int, kind: str) -> Any:
         try:
-            return json.loads(read_bytes(self._place(number, kind)))
+            return _document(self._place(number, kind))
         except FileNotFoundError:
             return None
 
     def _write(self, number: int, kind: str, document: object, *, durable: bool = True) -> None:
         write_bytes(self._place(number, kind), json.dumps(document).encode(), durable=durable)
+
+
+class DamagedFile(VopError):
+    """A file of a plan cannot be read."""
 
 
 Runner = Callable[[Plan, Iterable[int]], Generator[int | None, None, None]]
@@ -363,6 +374,23 @@ def _at_once(work: Callable[[int], T], numbers: Iterable[int]) -> list[T]:
     """Return what a function returns for each shard. Several calls run at a time, because each waits for a server."""
     with ThreadPoolExecutor(_REQUESTS) as pool:
         return list(pool.map(work, numbers))
+
+
+def _document(place: Location) -> Any:
+    """Return the content of a file of a plan.
+
+    Raises:
+        DamagedFile: it is not JSON.
+    """
+    content = read_bytes(place)
+    try:
+        return json.loads(content)
+    except ValueError:
+        raise DamagedFile(f"{place}: this file is damaged; {_how_to_discard(place.parent)}") from None
+
+
+def _how_to_discard(folder: Location) -> str:
+    return f"discard the plan: vop library publish {folder.parent.parent} --discard"
 
 
 def _main_file(folder: Location) -> Location:

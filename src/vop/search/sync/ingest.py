@@ -38,14 +38,15 @@ from vop.search.sync.reader import Copy, DecodedVideo, KnownContent, Outcome, Re
 from vop.search.sync.report import IndexReport
 from vop.search.sync.scanner import (
     Scan,
-    exists,
     is_below,
     is_unchanged,
     missing_folders,
     missing_videos,
     split_missing,
 )
-from vop.storage.address import Address, Location, location
+from vop.storage import objects
+from vop.storage.address import Location, location
+from vop.storage.errors import StorageError
 from vop.storage.scratch import Scratch
 from vop.utils.progress import Progress
 from vop.utils.uninterrupted import uninterrupted
@@ -550,7 +551,13 @@ def _in_order(files: Sequence[FoundFile], *, workers: int) -> list[FoundFile]:
 
 
 def _can_be_read(place: Location) -> bool:
-    return exists(str(place)) if isinstance(place, Address) else os.access(place, os.R_OK)
+    """Whether a file or an object exists and may be read; False if an object's server does not tell."""
+    if isinstance(place, Path):
+        return os.access(place, os.R_OK)
+    try:
+        return objects.exists(place)
+    except StorageError:
+        return False
 
 
 def _is_same_file(one: str, other: str) -> bool:

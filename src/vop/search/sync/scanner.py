@@ -17,6 +17,7 @@ from vop.search.sync.tables import VideoTable, is_table, read_videos
 from vop.storage.address import Address, Location, is_address, location, parse_address
 from vop.storage.errors import MissingObject, StorageError
 from vop.storage.objects import head
+from vop.utils.files import expand
 from vop.utils.names import nfc
 from vop.video.find import FoundFile, FoundVideos, absolute_path, find_videos, mount_point, normal_globs, volume_of
 
@@ -153,7 +154,7 @@ def _find(
 def absolute_paths(paths: Iterable[str | Path | Address]) -> frozenset[Location]:
     """Return absolute paths; addresses are absolute."""
     found = map(location, paths)
-    return frozenset(one if isinstance(one, Address) else absolute_path(one.expanduser()) for one in found)
+    return frozenset(one if isinstance(one, Address) else absolute_path(expand(one)) for one in found)
 
 
 def is_below(path: str | Location, roots: Set[Location]) -> bool:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from vop.errors import UsageError
 from vop.search.words.speech import Samples, SpokenLine
+from vop.utils.files import expand
 
 
 class WhisperRecognizer:
@@ -33,7 +33,7 @@ def _load(model: str) -> Any:
         from faster_whisper import WhisperModel
     except ImportError:
         raise UsageError("speech needs the extra `speech`, which is not installed: pip install 'vop[speech]'") from None
-    path = Path(model).expanduser()
+    path = expand(model)
     is_path = path.is_absolute() or model.startswith((".", "~"))
     if is_path and not (path / "model.bin").is_file():
         raise UsageError(

@@ -16,7 +16,7 @@ from vop.search.sharding.plan import Plan
 from vop.search.sharding.runners import open_worker
 from vop.storage.address import location
 from vop.storage.errors import StorageError
-from vop.utils.cluster import ATTEMPTS, Cluster, LostWorker, Resources
+from vop.utils.cluster import ATTEMPTS, Cluster, LostWorker, Resources, chosen_variables
 from vop.utils.text import count
 from vop.utils.threads import sleep_while_waiting, use_threads
 
@@ -70,7 +70,8 @@ class _Job:
         self._actor = self._ray.remote(
             num_cpus=resources.cpus, num_gpus=resources.gpus, max_restarts=0, scheduling_strategy="SPREAD"
         )(_Actor)
-        self._arguments = (str(plan.folder), resources.cpus, *settings)
+        variables = {"OMP_NUM_THREADS": str(resources.cpus), **chosen_variables()}
+        self._arguments = (str(plan.folder), variables, *settings)
         self._busy: dict[Any, tuple[Any, int | None]] = {}  # by what Ray returns: the actor, and its shard
         self._idle: list[Any] = []
         for _ in range(min(resources.jobs, self._left)):
@@ -127,10 +128,10 @@ class _Job:
 class _Actor:
     """A worker on a node of the cluster."""
 
-    def __init__(self, folder: str, cpus: int, workers: int, batch_size: int, compile: bool) -> None:
+    def __init__(self, folder: str, variables: dict[str, str], workers: int, batch_size: int, compile: bool) -> None:
         sleep_while_waiting()
         self._folder, self._workers, self._batch_size, self._compile = location(folder), workers, batch_size, compile
-        os.environ["OMP_NUM_THREADS"] = str(cpus)
+        os.environ.update(variables)
         self._worker: Any = None
 
     def ready(self) -> None:
