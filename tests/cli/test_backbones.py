@@ -123,6 +123,13 @@ def test_speeds_as_a_table(vop, tmp_path, monkeypatch):
     assert "measuring: 1/1" in err
 
 
+@pytest.mark.parametrize("words", [["--measure", "mini", "--num-frames", "0"], ["mini", "--num-frames", "4"]])
+def test_a_wrong_number_of_frames_is_refused(vop, words):
+    status, out, err = vop("backbones", *words)
+    assert (status, out) == (2, "")
+    assert "num" in err
+
+
 def test_an_unknown_name_is_not_measured(vop):
     status, out, err = vop("backbones", "--measure", "ViT-B/33")
     assert (status, out) == (2, "")

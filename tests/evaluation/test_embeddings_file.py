@@ -6,6 +6,7 @@ import collections
 import json
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pyarrow as pa
@@ -179,6 +180,9 @@ def spoiled(name, row, value):
         ({"texts": ["one"]}, "texts has 1 entries"),
         ({"video_ids": None}, "video_ids is missing"),
         ({"bank_text_embeds": vectors(2, seed=3)}, "bank_text_embeds is alone"),
+        ({"text_embeds": vectors(6, seed=1).astype(np.float64) * 1e200}, r"text_embeds\[0\] is too long"),
+        ({"vid_ids": ["video0", "video1", "video2"]}, "both vid_ids and video_ids"),
+        ({"score": np.array(["dot"])}, r"score is array\(.*; it must be a string"),
     ],
 )
 def test_invalid_content_is_named(tmp_path, changes, says):
@@ -196,6 +200,43 @@ def test_damaged_files_are_named(tmp_path, suffix):
             vop.evaluate_embeddings(path)
 
 
+def test_an_archive_that_claims_more_than_it_has(tmp_path):
+    whole = write(tmp_path / "b.npz", content()).read_bytes()
+    (tmp_path / "a.npz").write_bytes(whole.replace(b"'shape': (6, 8), ", b"'shape': (10**9,)", 1))
+    with pytest.raises(DataError, match=r"a\.npz"):
+        vop.evaluate_embeddings(tmp_path / "a.npz")
+
+
+def test_damaged_compressed_data_is_named(tmp_path):
+    np.savez_compressed(tmp_path / "b.npz", **content(text_embeds=np.zeros((6, 8)) + 1))
+    whole = (tmp_path / "b.npz").read_bytes()
+    with zipfile.ZipFile(tmp_path / "b.npz") as archive:
+        start = archive.getinfo("text_embeds.npy").header_offset + 60
+    (tmp_path / "a.npz").write_bytes(whole[:start] + b"\xff" * 40 + whole[start + 40 :])
+    with pytest.raises(DataError, match=r"a\.npz"):
+        vop.evaluate_embeddings(tmp_path / "a.npz")
+
+
+def test_metadata_of_other_tools_is_left_alone(tmp_path):
+    path = write(tmp_path / "a.parquet", content())
+    pq.write_table(pq.read_table(path).replace_schema_metadata({b"other": b"\xff"}), path)
+    assert len(read_embeddings(path).embedded.texts) == 6
+
+
+def test_deeply_nested_lists_are_refused(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({"text_embeds": vectors(6, seed=1)}, path, metadata={"texts": "[" * 100_000})
+    with pytest.raises(DataError, match=r"a\.safetensors"):
+        vop.evaluate_embeddings(path)
+
+
+@pytest.mark.parametrize("number", [2**26, 2**31 - 1])
+def test_a_pickle_cannot_take_memory_for_objects_that_it_does_not_have(tmp_path, number):
+    (tmp_path / "a.pkl").write_bytes(b"\x80\x02Nr" + number.to_bytes(4, "little") + b".")
+    with pytest.raises(DataError, match=f"object number {number}"):
+        vop.evaluate_embeddings(tmp_path / "a.pkl")
+
+
 def test_npz_files_run_no_pickles(tmp_path):
     np.savez(tmp_path / "a.npz", **content(texts=np.array(["a"] * 6, dtype=object)))
     with pytest.raises(DataError, match=r"a\.npz"):
@@ -207,6 +248,8 @@ def test_npz_files_run_no_pickles(tmp_path):
     [
         (lambda t: t.drop_columns("kind"), "'kind' is missing"),
         (lambda t: t.set_column(0, "kind", pa.array(["word"] * len(t))), "kind is 'word'"),
+        (lambda t: t.set_column(0, "kind", pa.array([["text"]] * len(t))), r"kind is \['text'\]"),
+        (lambda t: t.replace_schema_metadata({"method": b"\xff"}), "not a Parquet file"),
         (lambda t: t.set_column(3, "embedding", pa.array([[1.0] * (n + 1) for n in range(len(t))])), "equal length"),
     ],
 )

@@ -25,6 +25,7 @@ from vop.backbones.source import (
 from vop.backbones.towers import Encoder
 from vop.backbones.work import forward_work
 from vop.errors import UsageError, VopError
+from vop.utils.checks import check_whole
 from vop.utils.device import free_bytes
 from vop.utils.files import expand
 from vop.utils.fitting import empty_caches, is_out_of_memory
@@ -81,7 +82,10 @@ def measure_backbones(
 
     Raises:
         UnknownBackbone: a name is unknown.
+        UsageError: `num_frames` is less than 1.
     """
+    if num_frames is not None:
+        check_whole("num_frames", num_frames, at_least=1)
     names = names or [known.name for known in sorted(KNOWN, key=lambda known: known.millions)]
     builders = [_find(name) for name in names]
     speeds = []
@@ -113,7 +117,7 @@ def measure(
         UsageError: the encoder does not take videos of `num_frames` frames.
     """
     sizes = encoder.sizes
-    frames = num_frames or sizes.num_frames or NUM_FRAMES
+    frames = (sizes.num_frames or NUM_FRAMES) if num_frames is None else num_frames
     sizes.check_num_frames(frames)
     videos = VIDEOS.get(device.type, VIDEOS_ON_GPU)
     pixels, ids = random_pixels(sizes, videos, frames=frames), random_ids(sizes.text, TEXTS)

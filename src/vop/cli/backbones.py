@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from vop.cli.common import add_device_options, print_json, print_table, use_device_options, warn
+from vop.errors import UsageError
 from vop.utils.text import count
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.measure:
         _measure(arguments)
         return
+    if arguments.num_frames is not None:
+        raise UsageError(f"--num-frames is {arguments.num_frames} without --measure; add --measure")
     from vop.backbones.describe import describe_backbone, known_backbones
 
     if arguments.names:

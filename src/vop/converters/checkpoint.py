@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import math
 import pickle
+import pickletools
 import re
 import zipfile
+import zlib
 from collections import OrderedDict
 from pathlib import Path
 from typing import IO, Any
@@ -21,11 +23,12 @@ from torch import Tensor
 from vop.errors import UsageError, VopError
 from vop.utils.files import expand
 
+_FEWEST_OBJECTS = 10_000  # that any pickle may number
 MAX_PICKLE_BYTES = 64 * 2**20  # OpenAI's largest pickle has less than 1 MB
 # Errors that damaged or hostile bytes cause in the zip reader, the unpickler and PyTorch.
 DAMAGE: tuple[type[Exception], ...] = (
     *(pickle.UnpicklingError, zipfile.BadZipFile, RuntimeError, EOFError, ValueError, TypeError, KeyError),
-    *(IndexError, AttributeError, OverflowError, MemoryError, NotImplementedError, OSError, AssertionError),
+    *(IndexError, AttributeError, OverflowError, MemoryError, NotImplementedError, OSError, AssertionError, zlib.error),
 )
 
 
@@ -109,10 +112,19 @@ def _tensors_in(module: object) -> dict[str, Tensor]:
     return found
 
 
+def _check_memo(file: IO[bytes]) -> None:
+    """Refuse a pickle that numbers its objects far beyond its size: the unpickler would take memory for all numbers."""
+    for opcode, argument, position in pickletools.genops(file):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(argument or 0) > _FEWEST_OBJECTS + (position or 0):
+            raise pickle.UnpicklingError(f"object number {argument} at byte {position}")
+    file.seek(0)
+
+
 class ArchiveUnpickler(pickle.Unpickler):
     """Builds only tensors, plain containers, and for each scripted module an object with its attributes."""
 
     def __init__(self, file: IO[bytes], archive: zipfile.ZipFile, root: str) -> None:
+        _check_memo(file)
         super().__init__(file)
         self.archive, self.root = archive, root
         # A new class for every file, because a pickle can set attributes of the classes that it names.

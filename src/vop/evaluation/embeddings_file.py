@@ -6,7 +6,7 @@ Shapes: `n` texts, `v` videos, `f` frames, `d` dimensions.
 from __future__ import annotations
 
 import json
-import zipfile
+import reprlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vop.converters.checkpoint import DAMAGE
 from vop.converters.gallery import read_gallery
 from vop.datasets.types import SPLIT_NAMES, Split, Video
 from vop.errors import DataError, UsageError, unknown_name
@@ -71,8 +72,8 @@ def read_embeddings(path: str | Path, *, score: str | None = None) -> StoredEmbe
     read = _kind_of(path, _READERS)
     check_file(path, error=DataError)
     content = read(path)
-    content = {_ALIASES.get(name, name): value for name, value in content.items()}
     try:
+        content = _named(content)
         return _checked(content, path.name, score)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error
@@ -130,6 +131,22 @@ def _kind_of(path: Path, known: Mapping[str, Any]) -> Callable[..., Any]:
 # -- checks
 
 
+def _named(content: Content) -> Content:
+    """Return the content by our names, and its facts as strings."""
+    for alias, name in _ALIASES.items():
+        if content.get(alias) is not None:
+            if content.get(name) is not None:
+                raise DataError(f"the file has both {alias} and {name}: leave one of them out")
+            content[name] = content.pop(alias)
+    for name in _FACTS:
+        value = content.get(name)
+        if isinstance(value, np.ndarray) and value.ndim == 0:
+            content[name] = value = value.item()
+        if value is not None and not isinstance(value, str):
+            raise DataError(f"{name} is {reprlib.repr(value)}; it must be a string")
+    return content
+
+
 def _checked(content: Content, name: str, score: str | None) -> StoredEmbeddings:
     for needed in ("text_embeds", "video_embeds", "video_ids"):
         if content.get(needed) is None:
@@ -178,7 +195,9 @@ def _vectors(name: str, values: Any, score: str) -> Tensor:
     vectors = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float64))
     wrong = ~vectors.isfinite().all(dim=-1)
     _refuse(name, wrong, "is not finite")
-    _refuse(name, vectors.norm(dim=-1) == 0, "is zero: it has no direction")
+    lengths = vectors.norm(dim=-1)
+    _refuse(name, ~lengths.isfinite(), "is too long: the sum of its squares is not finite")
+    _refuse(name, lengths == 0, "is zero: it has no direction")
     if vectors.ndim == 3:
         vectors = F.normalize(vectors, dim=-1).mean(dim=1)
         _refuse(name, vectors.norm(dim=-1) < 1e-6, "has frames that cancel each other out")
@@ -256,9 +275,9 @@ def _read_npz(path: Path) -> Content:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             content = {name: arrays[name] for name in arrays.files if name in known}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, TypeError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise DataError(f"{path}: not a .npz file of numbers and strings ({error})") from error
-    return {name: str(value) if name in _FACTS else value for name, value in content.items()}
+    return content
 
 
 def _write_npz(path: Path, content: Content) -> None:
@@ -273,6 +292,7 @@ def _write_npz(path: Path, content: Content) -> None:
 def _read_safetensors(path: Path) -> Content:
     from safetensors import SafetensorError, safe_open
 
+    damage: tuple[type[Exception], ...] = (SafetensorError, *DAMAGE)
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -280,7 +300,7 @@ def _read_safetensors(path: Path) -> Content:
         content |= {name: metadata[name] for name in _FACTS if name in metadata}
         lists = {*_LISTS, *_ALIASES}
         return content | {name: json.loads(text) for name, text in metadata.items() if name in lists}
-    except (SafetensorError, OSError, ValueError, TypeError) as error:
+    except damage as error:
         raise DataError(f"{path}: not a .safetensors file with lists as JSON in its metadata ({error})") from error
 
 
@@ -301,19 +321,19 @@ def _read_parquet(path: Path) -> Content:
 
     try:
         table = pq.read_table(path)
-    except (pa.ArrowException, OSError, ValueError) as error:
+        metadata = table.schema.metadata or {}
+        content: Content = {name: metadata[name.encode()].decode() for name in _FACTS if name.encode() in metadata}
+    except (pa.ArrowException, *DAMAGE) as error:
         raise DataError(f"{path}: not a Parquet file ({error})") from error
     missing = [name for name in ("kind", "video_id", "embedding") if name not in table.column_names]
     if missing:
         raise DataError(f"{path}: the column {missing[0]!r} is missing; found {', '.join(table.column_names)}")
-    kinds = np.array(table["kind"].to_pylist(), dtype=object)
-    unknown = [kind for kind in kinds if kind not in KINDS]
+    kinds = table["kind"].to_pylist()
+    unknown = [kind for kind in kinds if not isinstance(kind, str) or kind not in KINDS]
     if unknown:
-        raise DataError(f"{path}: kind is {unknown[0]!r}; it must be {', '.join(KINDS)}")
-    metadata = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-    content: Content = {name: metadata[name] for name in _FACTS if name in metadata}
+        raise DataError(f"{path}: kind is {reprlib.repr(unknown[0])}; it must be {', '.join(KINDS)}")
     for kind in KINDS:
-        rows = table.filter(pa.array(kinds == kind))
+        rows = table.filter(pa.array([one == kind for one in kinds]))
         if not len(rows):
             continue
         content[f"{kind}_embeds"] = _stacked(rows["embedding"], kind, path)
