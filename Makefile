@@ -39,7 +39,7 @@ test-fast: install
 	$(PYTEST) -m "not slow"
 
 # Indexing in shards and comparing on real parts: killed processes, an S3-compatible server, and a Ray cluster of three
-# node processes that loses one. It takes about 5 minutes, and so is no part of `test`.
+# node processes that loses one. It takes about 6 minutes, and so is no part of `test`.
 cluster-test: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cluster]"
 	$(BIN)/python -m pytest tests/search/test_shards.py tests/search/test_shards_by_address.py \
