@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,14 +15,16 @@ import pytest
 
 from search import dying
 from search.owners_videos import write_video
+from search.test_reembed_in_shards import assert_same
 from search.test_shards import Killed, assert_equal
 from vop.cli import main
+from vop.models.pretrained import create
 from vop.search import lease
 from vop.search.sharding import plan as plan_module
 from vop.search.sharding.fragments import Target
 from vop.search.sharding.plan import Plan
 from vop.search.store import Store
-from vop.search.sync import index
+from vop.search.sync import index, reembed
 from vop.storage.address import Address
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'vop[cluster]'")
@@ -82,6 +85,19 @@ def test_a_lost_node_and_a_killed_committer(cluster, folder, tiny_folder, index_
     on_ray = folder.rename(tmp_path / "on Ray")
     index_videos()
     assert_equal(on_ray, folder)
+
+
+def test_a_library_is_moved_to_another_model(cluster, folder, tiny_folder, index_videos, tmp_path, capsys):
+    index_videos()
+    tuned = str(tmp_path / "run")
+    create("vop-f+p", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tuned)
+    by_one_process = shutil.copytree(folder, tmp_path / "by one process")
+    reembed(by_one_process, tuned, precision="fp32")
+    chosen = ["--precision", "fp32", "--workers", 1, "--device", "cpu", "--threads", 1]
+    words = ["library", "reembed", folder, "--model", tuned, *chosen, "--ray", cluster.address, "--json"]
+    assert main(list(map(str, words))) == 0
+    assert json.loads(capsys.readouterr().out)["videos"] == 4
+    assert_same(folder, by_one_process)
 
 
 def test_a_bucket_is_indexed_into_a_library_in_it(object_server, cluster, folder, tmp_path, capsys, monkeypatch):

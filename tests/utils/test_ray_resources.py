@@ -8,12 +8,21 @@ import sys
 import pytest
 
 from vop.errors import UsageError, VopError
-from vop.utils.cluster import Cluster, Resources
+from vop.utils.cluster import Cluster, Resources, chosen_variables
 
 
 def nodes(*each: tuple[float, float]) -> list[dict]:
     """Nodes with these numbers of CPUs and GPUs."""
     return [{"Alive": True, "Resources": {"CPU": cpus} | ({"GPU": gpus} if gpus else {})} for cpus, gpus in each]
+
+
+def test_workers_take_over_the_choice_of_threads_and_device(monkeypatch):
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "VOP_DEVICE"):
+        monkeypatch.delenv(name, raising=False)
+    assert chosen_variables() == {}
+    monkeypatch.setenv("VOP_DEVICE", "cpu")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert chosen_variables() == {"VOP_DEVICE": "cpu", "OMP_NUM_THREADS": "3"}
 
 
 @pytest.mark.parametrize(
