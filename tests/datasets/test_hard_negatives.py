@@ -42,6 +42,13 @@ def test_videos_with_an_equal_caption_are_no_neighbours():
     assert found == [[2, -1], [2, -1], [0, 1]] or found == [[2, -1], [2, -1], [1, 0]]
 
 
+def test_captions_that_differ_only_in_case_or_spaces_are_equal():
+    """CLIP's tokenizer reads them as the same caption, so the videos would be wrong negatives of each other."""
+    split = split_of([["A red  ball"], ["a red ball "], ["a bus"]])
+    assert nearest_videos(split, torch.ones(3, 4), most=2).tolist() == [[2, -1], [2, -1], [0, 1]]
+    assert captions_by_video(split) == [{"a red ball"}, {"a red ball"}, {"a bus"}]
+
+
 def test_an_order_holds_every_item_once_and_groups_different_videos():
     split, embedded = some_captions(videos=90)
     neighbours = nearest_videos(split, embedded)

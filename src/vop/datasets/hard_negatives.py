@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vop.datasets.types import Split
 from vop.utils.ranks import ALONE, Ranks
+from vop.utils.text import as_tokenized
 
 _ROWS = 1024  # of the similarity matrix that are computed at a time
 
@@ -37,7 +38,8 @@ def nearest_videos(split: Split, captions: Tensor, *, most: int = 64, ranks: Ran
     targets = torch.as_tensor(split.targets)
     videos = torch.zeros(len(split.videos), captions.shape[1]).index_add_(0, targets, F.normalize(captions, dim=1))
     videos = F.normalize(videos, dim=1)
-    captions_of, videos_with = captions_by_video(split), _videos_by_caption(split)
+    captions_of = captions_by_video(split)
+    videos_with = _videos_by_caption(captions_of)
     most = min(most, len(videos) - 1)
 
     def nearest(starts: Sequence[int]) -> list[Neighbours]:
@@ -55,14 +57,15 @@ def nearest_videos(split: Split, captions: Tensor, *, most: int = 64, ranks: Ran
 
 
 def captions_by_video(split: Split) -> list[frozenset[str]]:
-    """Return the captions of each video."""
-    return [frozenset(split.captions[row] for row in rows) for rows in split.captions_of]
+    """Return the captions of each video, so that those are equal which the model cannot tell apart."""
+    return [frozenset(as_tokenized(split.captions[row]) for row in rows) for rows in split.captions_of]
 
 
-def _videos_by_caption(split: Split) -> dict[str, list[int]]:
+def _videos_by_caption(captions_of: Sequence[frozenset[str]]) -> dict[str, list[int]]:
     videos: dict[str, list[int]] = {}
-    for caption, video in zip(split.captions, split.targets, strict=True):
-        videos.setdefault(caption, []).append(video)
+    for video, captions in enumerate(captions_of):
+        for caption in captions:
+            videos.setdefault(caption, []).append(video)
     return videos
 
 
