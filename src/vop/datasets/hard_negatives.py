@@ -74,17 +74,21 @@ def grouped_order(
     neighbours: Neighbours,
     *,
     size: int,
+    batch_size: int,
     key: Sequence[int],
     captions: Sequence[frozenset[str]] | None = None,
 ) -> list[int]:
-    """Order items so that groups of `size` items of similar videos follow each other.
+    """Order items so that groups of `size` items of similar videos follow each other, each within one batch.
 
     Items are visited in random order. Each that is still free forms a group with the nearest videos of which an item is
     free. Whole groups come first, in random order. The rest follow: items whose neighbours all have their group.
+    If `size` does not divide `batch_size`, each batch has as many whole groups as fit, and is filled from the rest, or
+    else from a group that is broken up.
 
     Args:
         videos: the video of each item.
         neighbours: from `nearest_videos`; -1 stands for none.
+        batch_size: items that are taken from the order at a time.
         key: of the random numbers, such as the seed and the epoch.
         captions: of each video. No two videos of a group have an equal one; by default all captions differ.
     """
@@ -111,4 +115,14 @@ def grouped_order(
             whole.append(group)
         else:
             rest += group
-    return [item for index in rng.permutation(len(whole)) for item in whole[index]] + rest
+    shuffled = [whole[index] for index in rng.permutation(len(whole))]
+    fitting, room = divmod(batch_size, size)
+    filled: list[int] = []
+    while shuffled:
+        filled += [item for group in shuffled[:fitting] for item in group]
+        del shuffled[:fitting]
+        if len(rest) < room and shuffled:
+            rest += shuffled.pop()  # has more items than there is room for
+        filled += rest[:room]
+        del rest[:room]
+    return filled + rest
