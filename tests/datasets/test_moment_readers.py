@@ -88,6 +88,28 @@ def test_a_table(tmp_path):
     assert found(moments) == [("film.mp4", "a dog runs", [(3.5, 8), (20, 22)], 1), ("film.mp4", "a cat", [(1, 2)], 1)]
 
 
+def test_the_split_column_of_a_table_names_the_split(tmp_path):
+    table = tmp_path / "moments.csv"
+    table.write_text("video,caption,start,end,split\na.mp4,a dog,1,2,train\nb.mp4,a cat,3,4,validation\n")
+    assert found(load_moments(str(table), split="train")) == [("a.mp4", "a dog", [(1, 2)], 1)]
+    first = load_moments(str(table))
+    assert (first.name, found(first)) == ("val", [("b.mp4", "a cat", [(3, 4)], 1)])
+    for lacking in ("test", "banana"):
+        with pytest.raises(DataError, match=rf"moments.csv has no '{lacking}' split.*it has: train, val"):
+            load_moments(str(table), split=lacking)
+    table.write_text("video,caption,start,end,split\na.mp4,a dog,1,2,banana\n")
+    with pytest.raises(DataError, match="line 2.*'banana'.*training"):
+        load_moments(str(table))
+
+
+def test_the_file_name_of_a_table_without_that_column_names_the_split(tmp_path):
+    for name, split in (("moments.csv", "test"), ("val.csv", "val")):
+        (tmp_path / name).write_text("video,caption,start,end\na.mp4,a dog,1,2\n")
+        assert load_moments(str(tmp_path / name)).name == split
+        with pytest.raises(DataError, match=f"it has: {split}"):
+            load_moments(str(tmp_path / name), split="banana")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "parts"),
     [

@@ -8,7 +8,8 @@ Published files of four benchmarks, anywhere below the folder of the SPEC, and t
   pieces of 5 seconds, from several annotators. As in Escorcia et al. (2019), a moment must match those of two of them.
 - `qvhighlights` (Lei et al., NeurIPS 2021): `highlight_val_release.jsonl` and `highlight_train_release.jsonl`; the
   windows of the test split are not published. A sentence may happen several times; one of them is enough.
-- a table (CSV, TSV, JSON, JSONL, Parquet) with columns for video, caption, start and end in seconds.
+- a table (CSV, TSV, JSON, JSONL, Parquet) with columns for video, caption, start and end in seconds. The column `split`
+  names the split of a row. Without it the file name does (`val.csv`); other files are the test split.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 
 from vop.datasets.benchmark import Benchmark
 from vop.datasets.rows import TABLE_SUFFIXES, VIDEO_COLUMNS, read_table
-from vop.datasets.table import CAPTION_COLUMNS, guess_column
+from vop.datasets.table import CAPTION_COLUMNS, SPLIT_COLUMNS, guess_column, split_name, split_of_file
 from vop.datasets.text import expect, member, one_line, read_json, read_text, texts
 from vop.datasets.types import Video
 from vop.datasets.videofolder import VideoFolder
@@ -95,11 +96,12 @@ def load_moments(spec: str, *, split: str | None = None, videos: str | Path | No
     videos = None if videos is None else Path(videos)
     path = expand(spec)
     if path.suffix.lower() in TABLE_SUFFIXES:
-        return _read_table(path, videos=videos)
-    name, _, folder = spec.partition(":")
-    if name not in REGISTRY.names():
-        raise UsageError(f"{unknown_name('data set with moments', name, REGISTRY.names())}, or a table")
-    found = REGISTRY.find(name)(name, expand(folder) if folder else None, videos=videos)
+        name, found = str(path), _read_table(path, videos=videos)
+    else:
+        name, _, folder = spec.partition(":")
+        if name not in REGISTRY.names():
+            raise UsageError(f"{unknown_name('data set with moments', name, REGISTRY.names())}, or a table")
+        found = REGISTRY.find(name)(name, expand(folder) if folder else None, videos=videos)
     if split is None:
         split = next(known for known in ("test", "val", "train") if known in found)
     if split not in found:
@@ -122,8 +124,12 @@ class _Builder:
 
     def split(self, source: Path) -> MomentSplit:
         if not self.queries:
-            raise DataError(f"{source}: the file contains no sentences with times")
+            raise _no_sentences(source)
         return MomentSplit(self.name, tuple(Video(id, self.find(id)) for id in self.places), tuple(self.queries))
+
+
+def _no_sentences(source: Path) -> DataError:
+    return DataError(f"{source}: the file contains no sentences with times")
 
 
 def _read(
@@ -218,21 +224,28 @@ def _fill_qvhighlights(path: Path, split: _Builder) -> None:
             split.add(member(row, "vid", str, place), one_line(member(row, "query", str, place)), clips)
 
 
-def _read_table(path: Path, *, videos: Path | None) -> MomentSplit:
-    """Read a table; rows of the same video and caption are several times at which it happens."""
+def _read_table(path: Path, *, videos: Path | None) -> dict[str, MomentSplit]:
+    """Read a table; rows of the same split, video and caption are several times at which it happens."""
     roles = {"video": VIDEO_COLUMNS, "caption": CAPTION_COLUMNS, "start": START_COLUMNS, "end": END_COLUMNS}
-    table = read_table(path, known={name for usual in roles.values() for name in usual})
+    table = read_table(path, known={name for usual in (*roles.values(), SPLIT_COLUMNS) for name in usual})
     own = {role: _column(path, role, usual, table.columns) for role, usual in roles.items()}
-    clips: dict[tuple[str, str], list[Clip]] = {}
-    for line, row in table.rows(list(own.values())):
+    split_column = guess_column(SPLIT_COLUMNS, table.columns)
+    default_split = split_of_file(path) or "test"
+    clips: dict[tuple[str, str, str], list[Clip]] = {}
+    for line, row in table.rows([*own.values(), *([split_column] if split_column else [])]):
+        place = f"{path}: {line}"
+        split = default_split if split_column is None else split_name(row.get(split_column), place, split_column)
         video, caption = (one_line(str(row.get(own[role]) or "")) for role in ("video", "caption"))
-        clip = _clip([row.get(own["start"]), row.get(own["end"])], f"{path}: {line}")
+        clip = _clip([row.get(own["start"]), row.get(own["end"])], place)
         if video and caption and clip is not None:
-            clips.setdefault((video, caption), []).append(clip)
-    builder = _Builder("test", VideoFolder(videos or path.parent).find)
-    for (video, caption), found in clips.items():
-        builder.add(video, caption, found)
-    return builder.split(path)
+            clips.setdefault((split, video, caption), []).append(clip)
+    if not clips:
+        raise _no_sentences(path)
+    find = VideoFolder(videos or path.parent).find
+    builders: dict[str, _Builder] = {}
+    for (split, video, caption), found in clips.items():
+        builders.setdefault(split, _Builder(split, find)).add(video, caption, found)
+    return {split: builder.split(path) for split, builder in builders.items()}
 
 
 def _column(path: Path, role: str, usual: tuple[str, ...], found: list[str]) -> str:
