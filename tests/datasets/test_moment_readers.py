@@ -53,6 +53,10 @@ def test_activitynet(tmp_path):
     ]
 
 
+def didemo(times: list, video: str = "a.mp4") -> str:
+    return json.dumps([{"video": video, "description": "b", "times": [times]}])
+
+
 def test_didemo_needs_two_annotators_who_agree(tmp_path):
     (tmp_path / "test_data.json").write_text(json.dumps(DIDEMO))
     assert found(load_moments(f"didemo:{tmp_path}")) == [
@@ -78,6 +82,12 @@ def test_qvhighlights(tmp_path):
         ("x_1", "a red car", [(0, 10), (20, 24)], 1),
         ("x_1", "people", [(30, 40)], 1),
     ]
+
+
+def test_qvhighlights_without_a_sentence_are_left_out(tmp_path):
+    lines = [{**QVHIGHLIGHTS[0], "query": " "}, QVHIGHLIGHTS[1]]
+    (tmp_path / "highlight_val_release.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert [query.sentence for query in load_moments(f"qvhighlights:{tmp_path}").queries] == ["people"]
 
 
 def test_a_table(tmp_path):
@@ -120,6 +130,22 @@ def test_the_file_name_of_a_table_without_that_column_names_the_split(tmp_path):
         ("val_1.json", '{"v": {"timestamps": [[-1, 2]], "sentences": ["a"]}}', ["v", "0 or more", "-1"]),
         ("highlight_val_release.jsonl", "{", ["line 1"]),
         ("test_data.json", '[{"video": "a", "description": "b"}]', ["entry 1", "times"]),
+        ("val_1.json", '{"v": {"timestamps": ["12"], "sentences": ["a"]}}', ["v", "a list", "'12'"]),
+        ("val_1.json", '{"v": {"timestamps": [["1", "2"]], "sentences": ["a"]}}', ["v", "two times", "['1', '2']"]),
+        ("val_1.json", '{" ": {"timestamps": [[1, 2]], "sentences": ["a"]}}', ["the video is ' '"]),
+        ("test_data.json", didemo([3, 1]), ["entry 1", "[3, 1]", "whole numbers"]),
+        ("test_data.json", didemo([0.5, 0.7]), ["entry 1", "[0.5, 0.7]", "whole numbers"]),
+        ("test_data.json", didemo([True, False]), ["entry 1", "two times", "[True, False]"]),
+        ("test_data.json", didemo([10**400, 1]), ["entry 1", "two times"]),
+        ("test_data.json", didemo([1, 1], video=""), ["entry 1", "the video is ''"]),
+        ("highlight_val_release.jsonl", json.dumps({**QVHIGHLIGHTS[0], "vid": ""}), ["line 1", "the video is ''"]),
+        (
+            "highlight_val_release.jsonl",
+            json.dumps({**QVHIGHLIGHTS[0], "relevant_windows": [[9, 4]]}),
+            ["line 1", "start, 9", "end, 4"],
+        ),
+        ("moments.csv", "video,caption,start,end\na.mp4,b,10,5\n", ["line 2", "start, 10", "end, 5"]),
+        ("moments.csv", "video,caption,start,end\na.mp4,b,5,5.0\n", ["line 2", "the end is the start, 5"]),
         ("moments.csv", "video,caption,start\na.mp4,b,1\n", ["end", "video, caption, start"]),
         ("moments.csv", "video,caption,start,end\na.mp4,b,1,soon\n", ["line 2", "two times", "soon"]),
     ],
