@@ -96,6 +96,7 @@ def load_moments(spec: str, *, split: str | None = None, videos: str | Path | No
     """
     videos = None if videos is None else Path(videos)
     path = expand(spec)
+    found: Mapping[str, MomentSplit]
     if path.suffix.lower() in TABLE_SUFFIXES:
         name, found = str(path), _read_table(path, videos=videos)
     else:
