@@ -32,6 +32,15 @@ def test_moments_are_evaluated(vop, moments, tiny_folder, tmp_path):
     assert json.loads((tmp_path / "report.json").read_text())["one_video"]["recall"]["5"]["0.5"] == 100.0
 
 
+def test_errors_name_the_option_that_is_missing(vop, moments, tiny_folder):
+    words = ["evaluate", tiny_folder, "--data"]
+    status, _, err = vop(*words, moments, "--moments", "--window", 2)
+    assert (status, "--window 2" in err, "add --overlap" in err, "less than 2" in err) == (2, True, True, True)
+    for name in ("emoji-moments", "charades-sta:folder"):
+        status, _, err = vop(*words, name)
+        assert (status, name.partition(":")[0] in err, "--moments" in err) == (2, True, True)
+
+
 def test_embedding_settings_of_moments(vop, moments, tmp_path):
     folder = make_clip_folder(tmp_path / "clip", vision={"image_size": 64, "patch_size": 16})
     words = ["evaluate", folder, "--data", moments, "--moments", "--num-frames", 2, "--workers", 1]

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 import torch
@@ -42,11 +44,18 @@ def test_videos_with_an_equal_caption_are_no_neighbours():
     assert found == [[2, -1], [2, -1], [0, 1]] or found == [[2, -1], [2, -1], [1, 0]]
 
 
+def test_captions_that_differ_only_in_case_or_spaces_are_equal():
+    """CLIP's tokenizer reads them as the same caption, so the videos would be wrong negatives of each other."""
+    split = split_of([["A red  ball"], ["a red ball "], ["a bus"]])
+    assert nearest_videos(split, torch.ones(3, 4), most=2).tolist() == [[2, -1], [2, -1], [0, 1]]
+    assert captions_by_video(split) == [{"a red ball"}, {"a red ball"}, {"a bus"}]
+
+
 def test_an_order_holds_every_item_once_and_groups_different_videos():
     split, embedded = some_captions(videos=90)
     neighbours = nearest_videos(split, embedded)
     videos = list(split.targets)
-    order = grouped_order(videos, neighbours, size=4, key=[1, 0])
+    order = grouped_order(videos, neighbours, size=4, batch_size=32, key=[1, 0])
     assert sorted(order) == list(range(len(videos)))
     groups = [[videos[item] for item in order[start : start + 4]] for start in range(0, len(order), 4)]
     whole = [group for group in groups if len(set(group)) == 4]
@@ -58,25 +67,55 @@ def test_an_order_holds_every_item_once_and_groups_different_videos():
 def test_pairs_of_alike_videos_share_a_group_in_every_epoch():
     videos = list(range(40))
     twins = np.array([[video ^ 1] for video in videos])
-    orders = [grouped_order(videos, twins, size=2, key=[5, epoch]) for epoch in range(2)]
+    orders = [grouped_order(videos, twins, size=2, batch_size=4, key=[5, epoch]) for epoch in range(2)]
     for order in orders:
         assert all(order[start] ^ 1 == order[start + 1] for start in range(0, 40, 2))
     assert orders[0] != orders[1]
-    assert orders[0] == grouped_order(videos, twins, size=2, key=[5, 0])
+    assert orders[0] == grouped_order(videos, twins, size=2, batch_size=4, key=[5, 0])
 
 
 def test_items_without_free_neighbours_come_last():
     neighbours = np.array([[1], [0], [-1]])
-    order = grouped_order([0, 1, 2, 0], neighbours, size=2, key=[0])
+    order = grouped_order([0, 1, 2, 0], neighbours, size=2, batch_size=4, key=[0])
     assert {order[0], order[1]} in ({0, 1}, {1, 3})
     assert set(order[2:]) == {0, 1, 2, 3} - set(order[:2])
+
+
+@pytest.mark.parametrize(("size", "batch_size"), [(4, 31), (4, 6), (3, 8), (3, 2), (4, 32)])
+@pytest.mark.parametrize("alone", [0, 9])
+def test_no_group_is_split_between_batches(size, batch_size, alone):
+    """Videos of a group have equal numbers modulo 24; the last `alone` have no neighbours."""
+    grouped = 8 * size * 3
+    near = [
+        [other for other in range(grouped) if other != video and other % 24 == video % 24] for video in range(grouped)
+    ]
+    neighbours = np.array(near + [[-1] * (size - 1)] * alone)
+    order = grouped_order(range(grouped + alone), neighbours, size=size, batch_size=batch_size, key=[3])
+    assert sorted(order) == list(range(grouped + alone))
+    fitting = batch_size // size
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    wholes = []
+    for batch in batches:
+        kinds = Counter(item % 24 for item in batch if item < grouped)
+        wholes.append(sum(number == size for number in kinds.values()))
+    filled = [whole == fitting for whole in wholes]
+    assert filled == sorted(filled, reverse=True)  # all batches with as many whole groups as fit come first
+    assert sum(wholes) >= 24 - (len(batches) if batch_size % size else 0)
+
+
+def test_whole_batches_of_groups_keep_their_order():
+    """Published results were measured with it."""
+    near = np.array([[video ^ 1] for video in range(10)] + [[-1]] * 2)
+    assert grouped_order(range(12), near, size=2, batch_size=4, key=[0]) == [4, 5, 7, 6, 9, 8, 2, 3, 0, 1, 11, 10]
 
 
 def test_no_group_has_two_videos_with_an_equal_caption():
     """Two videos with an equal caption are alike, so a third one has both among its neighbours."""
     captions = captions_by_video(split_of([["a red ball"], ["a blue ball"], ["a blue ball"], ["a ball"]]))
     neighbours = np.array([[1, 2, 3], [0, 3, -1], [0, 3, -1], [1, 2, 0]])
-    orders = [grouped_order(range(4), neighbours, size=3, key=[seed], captions=captions) for seed in range(10)]
+    orders = [
+        grouped_order(range(4), neighbours, size=3, batch_size=3, key=[seed], captions=captions) for seed in range(10)
+    ]
     assert {frozenset(order[:3]) for order in orders} == {frozenset({0, 1, 3}), frozenset({0, 2, 3})}
 
 

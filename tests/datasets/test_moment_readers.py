@@ -53,6 +53,10 @@ def test_activitynet(tmp_path):
     ]
 
 
+def didemo(times: list, video: str = "a.mp4") -> str:
+    return json.dumps([{"video": video, "description": "b", "times": [times]}])
+
+
 def test_didemo_needs_two_annotators_who_agree(tmp_path):
     (tmp_path / "test_data.json").write_text(json.dumps(DIDEMO))
     assert found(load_moments(f"didemo:{tmp_path}")) == [
@@ -80,12 +84,40 @@ def test_qvhighlights(tmp_path):
     ]
 
 
+def test_qvhighlights_without_a_sentence_are_left_out(tmp_path):
+    lines = [{**QVHIGHLIGHTS[0], "query": " "}, QVHIGHLIGHTS[1]]
+    (tmp_path / "highlight_val_release.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    assert [query.sentence for query in load_moments(f"qvhighlights:{tmp_path}").queries] == ["people"]
+
+
 def test_a_table(tmp_path):
     rows = "video;caption;start;end\nfilm.mp4;a dog runs;3.5;8\nfilm.mp4;a dog runs;20;22\nfilm.mp4;a cat;1;2\n"
     (tmp_path / "moments.csv").write_text(rows)
     moments = load_moments(str(tmp_path / "moments.csv"), videos=tmp_path / "films")
     assert moments.videos[0].path == tmp_path / "films" / "film.mp4"
     assert found(moments) == [("film.mp4", "a dog runs", [(3.5, 8), (20, 22)], 1), ("film.mp4", "a cat", [(1, 2)], 1)]
+
+
+def test_the_split_column_of_a_table_names_the_split(tmp_path):
+    table = tmp_path / "moments.csv"
+    table.write_text("video,caption,start,end,split\na.mp4,a dog,1,2,train\nb.mp4,a cat,3,4,validation\n")
+    assert found(load_moments(str(table), split="train")) == [("a.mp4", "a dog", [(1, 2)], 1)]
+    first = load_moments(str(table))
+    assert (first.name, found(first)) == ("val", [("b.mp4", "a cat", [(3, 4)], 1)])
+    for lacking in ("test", "banana"):
+        with pytest.raises(DataError, match=rf"moments.csv has no '{lacking}' split.*it has: train, val"):
+            load_moments(str(table), split=lacking)
+    table.write_text("video,caption,start,end,split\na.mp4,a dog,1,2,banana\n")
+    with pytest.raises(DataError, match="line 2.*'banana'.*training"):
+        load_moments(str(table))
+
+
+def test_the_file_name_of_a_table_without_that_column_names_the_split(tmp_path):
+    for name, split in (("moments.csv", "test"), ("val.csv", "val")):
+        (tmp_path / name).write_text("video,caption,start,end\na.mp4,a dog,1,2\n")
+        assert load_moments(str(tmp_path / name)).name == split
+        with pytest.raises(DataError, match=f"it has: {split}"):
+            load_moments(str(tmp_path / name), split="banana")
 
 
 @pytest.mark.parametrize(
@@ -98,6 +130,22 @@ def test_a_table(tmp_path):
         ("val_1.json", '{"v": {"timestamps": [[-1, 2]], "sentences": ["a"]}}', ["v", "0 or more", "-1"]),
         ("highlight_val_release.jsonl", "{", ["line 1"]),
         ("test_data.json", '[{"video": "a", "description": "b"}]', ["entry 1", "times"]),
+        ("val_1.json", '{"v": {"timestamps": ["12"], "sentences": ["a"]}}', ["v", "a list", "'12'"]),
+        ("val_1.json", '{"v": {"timestamps": [["1", "2"]], "sentences": ["a"]}}', ["v", "two times", "['1', '2']"]),
+        ("val_1.json", '{" ": {"timestamps": [[1, 2]], "sentences": ["a"]}}', ["the video is ' '"]),
+        ("test_data.json", didemo([3, 1]), ["entry 1", "[3, 1]", "whole numbers"]),
+        ("test_data.json", didemo([0.5, 0.7]), ["entry 1", "[0.5, 0.7]", "whole numbers"]),
+        ("test_data.json", didemo([True, False]), ["entry 1", "two times", "[True, False]"]),
+        ("test_data.json", didemo([10**400, 1]), ["entry 1", "two times"]),
+        ("test_data.json", didemo([1, 1], video=""), ["entry 1", "the video is ''"]),
+        ("highlight_val_release.jsonl", json.dumps({**QVHIGHLIGHTS[0], "vid": ""}), ["line 1", "the video is ''"]),
+        (
+            "highlight_val_release.jsonl",
+            json.dumps({**QVHIGHLIGHTS[0], "relevant_windows": [[9, 4]]}),
+            ["line 1", "start, 9", "end, 4"],
+        ),
+        ("moments.csv", "video,caption,start,end\na.mp4,b,10,5\n", ["line 2", "start, 10", "end, 5"]),
+        ("moments.csv", "video,caption,start,end\na.mp4,b,5,5.0\n", ["line 2", "the end is the start, 5"]),
         ("moments.csv", "video,caption,start\na.mp4,b,1\n", ["end", "video, caption, start"]),
         ("moments.csv", "video,caption,start,end\na.mp4,b,1,soon\n", ["line 2", "two times", "soon"]),
     ],

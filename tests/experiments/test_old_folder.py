@@ -12,9 +12,10 @@ import pytest
 import vop.experiments
 from tiny_data import write_data
 from vop.datasets.readers import load
+from vop.experiments import paper
 from vop.experiments.plan import Plan, Search, arms_of
 from vop.experiments.report import write_report
-from vop.experiments.results import ExperimentResults, RunRecord, SearchRecord
+from vop.experiments.results import ExperimentResults, PaperRow, RunRecord, SearchRecord
 from vop.experiments.scheduler import Outcome
 from vop.experiments.summary import summarize
 from vop.experiments.work import Job
@@ -91,6 +92,13 @@ def test_old_runs_give_the_same_results(plan, dataset):
     assert found["arms"] == saved["arms"]
     for key in found.keys() - {"arms", "written", "examples", "data"}:
         assert found[key] == saved[key], key
+
+
+def test_a_method_with_a_head_has_its_own_published_row(plan, dataset, monkeypatch):
+    row = PaperRow(t2v={"r1": 46.9})
+    monkeypatch.setattr(paper, "row", lambda data, name: row if name == "vop-f+p/x-pool" else None)
+    found = {arm.name: arm.paper for arm in summarized(plan, dataset).arms}
+    assert found == {"zero-shot": None, "vop": None, "vop-f+p/x-pool": row}
 
 
 def test_reports_run_code_of_few_files(plan, dataset, tmp_path):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from experiments.documents import arm, metrics, typed_arm
 from vop.experiments import paper
+from vop.experiments.plan import arms_of
 from vop.methods import METHODS
 
 
@@ -22,7 +25,18 @@ def test_later_methods_have_the_rows_of_their_papers():
     assert paper.row("msrvtt-9k", "dgl-transformer").t2v == {"r1": 45.8, "r5": 69.3, "r10": 79.4}
     assert paper.row("msrvtt-9k", "stop").t2v == {"r1": 47.7, "r5": 71.4, "r10": 81.1}
     assert paper.average_gain("tempme") is None  # its training is not the paper's
-    assert {method for rows in paper.later_results().values() for method in rows} <= METHODS.keys()
+    for arm_name in (name for rows in paper.later_results().values() for name in rows):
+        assert arms_of([arm_name])[0].has_usual_settings
+
+
+def test_heads_with_full_fine_tuning_have_the_rows_of_their_papers():
+    assert paper.row("msrvtt-9k", "full/seqTransf").t2v == {"r1": 44.5, "r5": 71.4, "r10": 81.6}
+    assert paper.row("msrvtt-9k", "full/x-pool").t2v == {"r1": 46.9, "r5": 72.8, "r10": 82.2}
+    assert paper.average_gain("full/x-pool") is None
+    (own,) = arms_of(["full/x-pool"])
+    assert own.has_usual_settings
+    assert not own.is_default
+    assert not replace(own, settings={"head.dropout": 0.5}).has_usual_settings
 
 
 @pytest.mark.parametrize(("method", "gain"), [("vop", -2.8), ("vop-f", 0.3), ("vop-f+p", 1.2), ("vop-f+c", 1.4)])

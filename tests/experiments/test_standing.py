@@ -104,6 +104,7 @@ BAD_ROWS = [
     ({"cost": {"milliseconds_per_video": 0}}, "cost.milliseconds_per_video is 0", "greater than 0"),
     ({"source": OURS | {"url": "javascript:alert(1)"}}, "source.url is 'javascript:alert(1)'", "https?"),
     # What only the program checks, because a JSON Schema cannot.
+    ({"name": "mine", "benchmark": "  "}, "benchmark", "'  ' is blank"),
     ({"date": "2026-02-30"}, "date", "'2026-02-30'", "YYYY-MM-DD"),
     ({"source": {"kind": "external"}}, "source", "citation is missing"),
     ({"source": {"kind": "vop"}}, "source", "version is missing"),
@@ -211,6 +212,21 @@ def test_a_document_can_be_merged_again(merged, tmp_path):
     (tmp_path / "again.json").write_text(text, encoding="utf-8")
     assert as_text(merge([tmp_path / "again.json", tmp_path / "1.json"]).to_dict()) == text
     jsonschema.validate(json.loads(text), json.loads(shipped_schema()))
+
+
+def test_unknown_and_repeated_keys_are_not_lost(merged, tmp_path):
+    with pytest.raises(VopError, match="0.json: .*row_notes"):
+        merged(document(row()) | {"row_notes": "measured at night"})
+    text = json.dumps(document(row()))
+    (tmp_path / "twice.json").write_text(text.replace('"method":', '"method": "other", "method":'))
+    with pytest.raises(VopError, match=r"twice.json: .*'method' 2 times"):
+        merge([tmp_path / "twice.json"])
+
+
+def test_the_order_of_runs_does_not_matter(merged):
+    found = merged(document(row()), document(row(runs=runs(40, 42, 44)[::-1])))
+    assert [run.seed for run in found.rows[0].runs] == [0, 1, 2]
+    assert len(found.rows) == 1
 
 
 def test_statistics_are_computed_from_the_seeds(merged):

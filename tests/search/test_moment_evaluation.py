@@ -56,6 +56,17 @@ def test_films_are_indexed_and_searched(moments, tiny_folder, tmp_path):
     assert document["one_video"]["recall"]["5"]["0.7"] == 100.0
 
 
+def test_queries_of_two_names_of_a_file_are_all_counted(moments, tiny_folder, tmp_path):
+    (tmp_path / "again.mp4").symlink_to("film0.mp4")
+    again = Video("again", tmp_path / "again.mp4")
+    queries = (*moments.queries[:5], MomentQuery("a red film", 2, (Clip(0, 2),)))
+    windows = SegmentationConfig(window_seconds=2, overlap_seconds=0)
+    given = {"model": str(tiny_folder), "segmentation": windows, **SETTINGS}
+    report = vop.evaluate_moments(MomentSplit("test", (*moments.videos[:2], again), queries), **given)
+    assert (report.queries, report.videos, report.segments) == (6, 2, 6)
+    assert report.one_video.recall[5] == {0.5: 100.0, 0.7: 100.0}
+
+
 def test_coarse_segments_cannot_reach_the_moments(moments, tiny_folder):
     found = vop.evaluate_moments(moments, model=str(tiny_folder), **SETTINGS)  # windows of 10 seconds
     assert (found.segments, found.one_video.reachable[0.5], found.one_video.recall[5][0.5]) == (2, 0.0, 0.0)

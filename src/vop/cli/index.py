@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -379,6 +380,12 @@ def segmentation_of(arguments: argparse.Namespace) -> SegmentationConfig | None:
 
     options = {"by": arguments.segment, "window_seconds": arguments.window, "overlap_seconds": arguments.overlap}
     given = {name: value for name, value in options.items() if value is not None}
+    usual = SegmentationConfig.overlap_seconds
+    if arguments.overlap is None and 0 < given.get("window_seconds", math.inf) <= usual:
+        raise UsageError(
+            f"--window {arguments.window:g} is not longer than the default overlap of {usual:g} s: add --overlap, "
+            f"0 or more and less than {arguments.window:g}"
+        )
     return SegmentationConfig(**given) if given else None
 
 

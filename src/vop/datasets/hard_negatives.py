@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vop.datasets.types import Split
 from vop.utils.ranks import ALONE, Ranks
+from vop.utils.text import as_tokenized
 
 _ROWS = 1024  # of the similarity matrix that are computed at a time
 
@@ -37,7 +38,8 @@ def nearest_videos(split: Split, captions: Tensor, *, most: int = 64, ranks: Ran
     targets = torch.as_tensor(split.targets)
     videos = torch.zeros(len(split.videos), captions.shape[1]).index_add_(0, targets, F.normalize(captions, dim=1))
     videos = F.normalize(videos, dim=1)
-    captions_of, videos_with = captions_by_video(split), _videos_by_caption(split)
+    captions_of = captions_by_video(split)
+    videos_with = _videos_by_caption(captions_of)
     most = min(most, len(videos) - 1)
 
     def nearest(starts: Sequence[int]) -> list[Neighbours]:
@@ -55,14 +57,15 @@ def nearest_videos(split: Split, captions: Tensor, *, most: int = 64, ranks: Ran
 
 
 def captions_by_video(split: Split) -> list[frozenset[str]]:
-    """Return the captions of each video."""
-    return [frozenset(split.captions[row] for row in rows) for rows in split.captions_of]
+    """Return the captions of each video, so that those are equal which the model cannot tell apart."""
+    return [frozenset(as_tokenized(split.captions[row]) for row in rows) for rows in split.captions_of]
 
 
-def _videos_by_caption(split: Split) -> dict[str, list[int]]:
+def _videos_by_caption(captions_of: Sequence[frozenset[str]]) -> dict[str, list[int]]:
     videos: dict[str, list[int]] = {}
-    for caption, video in zip(split.captions, split.targets, strict=True):
-        videos.setdefault(caption, []).append(video)
+    for video, captions in enumerate(captions_of):
+        for caption in captions:
+            videos.setdefault(caption, []).append(video)
     return videos
 
 
@@ -71,17 +74,21 @@ def grouped_order(
     neighbours: Neighbours,
     *,
     size: int,
+    batch_size: int,
     key: Sequence[int],
     captions: Sequence[frozenset[str]] | None = None,
 ) -> list[int]:
-    """Order items so that groups of `size` items of similar videos follow each other.
+    """Order items so that groups of `size` items of similar videos follow each other, each within one batch.
 
     Items are visited in random order. Each that is still free forms a group with the nearest videos of which an item is
     free. Whole groups come first, in random order. The rest follow: items whose neighbours all have their group.
+    If `size` does not divide `batch_size`, each batch has as many whole groups as fit, and is filled from the rest, or
+    else from a group that is broken up.
 
     Args:
         videos: the video of each item.
         neighbours: from `nearest_videos`; -1 stands for none.
+        batch_size: items that are taken from the order at a time.
         key: of the random numbers, such as the seed and the epoch.
         captions: of each video. No two videos of a group have an equal one; by default all captions differ.
     """
@@ -108,4 +115,14 @@ def grouped_order(
             whole.append(group)
         else:
             rest += group
-    return [item for index in rng.permutation(len(whole)) for item in whole[index]] + rest
+    shuffled = [whole[index] for index in rng.permutation(len(whole))]
+    fitting, room = divmod(batch_size, size)
+    filled: list[int] = []
+    while shuffled:
+        filled += [item for group in shuffled[:fitting] for item in group]
+        del shuffled[:fitting]
+        if len(rest) < room and shuffled:
+            rest += shuffled.pop()  # has more items than there is room for
+        filled += rest[:room]
+        del rest[:room]
+    return filled + rest

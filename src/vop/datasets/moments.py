@@ -8,7 +8,8 @@ Published files of four benchmarks, anywhere below the folder of the SPEC, and t
   pieces of 5 seconds, from several annotators. As in Escorcia et al. (2019), a moment must match those of two of them.
 - `qvhighlights` (Lei et al., NeurIPS 2021): `highlight_val_release.jsonl` and `highlight_train_release.jsonl`; the
   windows of the test split are not published. A sentence may happen several times; one of them is enough.
-- a table (CSV, TSV, JSON, JSONL, Parquet) with columns for video, caption, start and end in seconds.
+- a table (CSV, TSV, JSON, JSONL, Parquet) with columns for video, caption, start and end in seconds. The column `split`
+  names the split of a row. Without it the file name does (`val.csv`); other files are the test split.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from vop.datasets.benchmark import Benchmark
 from vop.datasets.rows import TABLE_SUFFIXES, VIDEO_COLUMNS, read_table
-from vop.datasets.table import CAPTION_COLUMNS, guess_column
+from vop.datasets.table import CAPTION_COLUMNS, SPLIT_COLUMNS, guess_column, split_name, split_of_file
 from vop.datasets.text import expect, member, one_line, read_json, read_text, texts
 from vop.datasets.types import Video
 from vop.datasets.videofolder import VideoFolder
@@ -94,12 +96,14 @@ def load_moments(spec: str, *, split: str | None = None, videos: str | Path | No
     """
     videos = None if videos is None else Path(videos)
     path = expand(spec)
+    found: Mapping[str, MomentSplit]
     if path.suffix.lower() in TABLE_SUFFIXES:
-        return _read_table(path, videos=videos)
-    name, _, folder = spec.partition(":")
-    if name not in REGISTRY.names():
-        raise UsageError(f"{unknown_name('data set with moments', name, REGISTRY.names())}, or a table")
-    found = REGISTRY.find(name)(name, expand(folder) if folder else None, videos=videos)
+        name, found = str(path), _read_table(path, videos=videos)
+    else:
+        name, _, folder = spec.partition(":")
+        if name not in REGISTRY.names():
+            raise UsageError(f"{unknown_name('data set with moments', name, REGISTRY.names())}, or a table")
+        found = REGISTRY.find(name)(name, expand(folder) if folder else None, videos=videos)
     if split is None:
         split = next(known for known in ("test", "val", "train") if known in found)
     if split not in found:
@@ -122,8 +126,12 @@ class _Builder:
 
     def split(self, source: Path) -> MomentSplit:
         if not self.queries:
-            raise DataError(f"{source}: the file contains no sentences with times")
+            raise _no_sentences(source)
         return MomentSplit(self.name, tuple(Video(id, self.find(id)) for id in self.places), tuple(self.queries))
+
+
+def _no_sentences(source: Path) -> DataError:
+    return DataError(f"{source}: the file contains no sentences with times")
 
 
 def _read(
@@ -155,9 +163,9 @@ def _fill_activitynet(path: Path, split: _Builder) -> None:
         if len(times) != len(sentences):
             raise DataError(f"{place}: {count('sentence', len(sentences))}, but {count('timestamp', len(times))}")
         for sentence, pair in zip(sentences, times, strict=True):
-            clip = _clip(pair, place)
+            clip = _clip(sorted(_pair(pair, place)), place)  # some are in reverse order
             if sentence and clip is not None:
-                split.add(video_id, sentence, [clip])
+                split.add(_video_id(video_id, place), sentence, [clip])
 
 
 def read_charades_sta(name: str, root: Path | None, *, videos: Path | None = None) -> dict[str, MomentSplit]:
@@ -176,7 +184,7 @@ def _fill_charades_sta(path: Path, split: _Builder) -> None:
         found = _CHARADES_LINE.fullmatch(line.strip())
         if found is None:
             raise DataError(f"{path}: line {number}: expected VIDEO START END##SENTENCE, got {line[:80]!r}")
-        clip = _clip([found["start"], found["end"]], f"{path}: line {number}")
+        clip = _clip([_number(found["start"]), _number(found["end"])], f"{path}: line {number}")
         if clip is not None:
             split.add(found["video"], one_line(found["sentence"]), [clip])
 
@@ -190,8 +198,9 @@ def read_didemo(name: str, root: Path | None, *, videos: Path | None = None) -> 
 def _fill_didemo(path: Path, split: _Builder) -> None:
     for number, row in enumerate(expect(read_json(path), list, path), start=1):
         place = f"{path}: entry {number}"
-        video_id, sentence = member(row, "video", str, place), one_line(member(row, "description", str, place))
-        pieces = [_pair(pair, place) for pair in member(row, "times", list, place)]
+        video_id = _video_id(member(row, "video", str, place), place)
+        sentence = one_line(member(row, "description", str, place))
+        pieces = [_pieces(pair, place) for pair in member(row, "times", list, place)]
         clips = [Clip(first * _PIECE_SECONDS, (last + 1) * _PIECE_SECONDS) for first, last in pieces]
         if sentence and clips:
             split.add(video_id, sentence, clips, agreeing=_DIDEMO_AGREEING)
@@ -214,25 +223,37 @@ def _fill_qvhighlights(path: Path, split: _Builder) -> None:
             raise DataError(f"{place}: {error}") from error
         windows = member(row, "relevant_windows", list, place)
         clips = [clip for pair in windows if (clip := _clip(pair, place)) is not None]
-        if clips:
-            split.add(member(row, "vid", str, place), one_line(member(row, "query", str, place)), clips)
+        video_id = _video_id(member(row, "vid", str, place), place)
+        sentence = one_line(member(row, "query", str, place))
+        if sentence and clips:
+            split.add(video_id, sentence, clips)
 
 
-def _read_table(path: Path, *, videos: Path | None) -> MomentSplit:
-    """Read a table; rows of the same video and caption are several times at which it happens."""
+def _read_table(path: Path, *, videos: Path | None) -> dict[str, MomentSplit]:
+    """Read a table; rows of the same split, video and caption are several times at which it happens."""
     roles = {"video": VIDEO_COLUMNS, "caption": CAPTION_COLUMNS, "start": START_COLUMNS, "end": END_COLUMNS}
-    table = read_table(path, known={name for usual in roles.values() for name in usual})
+    table = read_table(path, known={name for usual in (*roles.values(), SPLIT_COLUMNS) for name in usual})
     own = {role: _column(path, role, usual, table.columns) for role, usual in roles.items()}
-    clips: dict[tuple[str, str], list[Clip]] = {}
-    for line, row in table.rows(list(own.values())):
+    split_column = guess_column(SPLIT_COLUMNS, table.columns)
+    default_split = split_of_file(path) or "test"
+    clips: dict[tuple[str, str, str], list[Clip]] = {}
+    for line, row in table.rows([*own.values(), *([split_column] if split_column else [])]):
+        place = f"{path}: {line}"
+        split = default_split if split_column is None else split_name(row.get(split_column), place, split_column)
         video, caption = (one_line(str(row.get(own[role]) or "")) for role in ("video", "caption"))
-        clip = _clip([row.get(own["start"]), row.get(own["end"])], f"{path}: {line}")
-        if video and caption and clip is not None:
-            clips.setdefault((video, caption), []).append(clip)
-    builder = _Builder("test", VideoFolder(videos or path.parent).find)
-    for (video, caption), found in clips.items():
-        builder.add(video, caption, found)
-    return builder.split(path)
+        times = [_number(row.get(own[role])) for role in ("start", "end")]
+        clip = _clip(times, place)
+        if clip is None:
+            raise DataError(f"{place}: the end is the start, {times[0]:g}; write a later end, or remove the row")
+        if video and caption:
+            clips.setdefault((split, video, caption), []).append(clip)
+    if not clips:
+        raise _no_sentences(path)
+    find = VideoFolder(videos or path.parent).find
+    builders: dict[str, _Builder] = {}
+    for (split, video, caption), found in clips.items():
+        builders.setdefault(split, _Builder(split, find)).add(video, caption, found)
+    return {split: builder.split(path) for split, builder in builders.items()}
 
 
 def _column(path: Path, role: str, usual: tuple[str, ...], found: list[str]) -> str:
@@ -244,18 +265,51 @@ def _column(path: Path, role: str, usual: tuple[str, ...], found: list[str]) -> 
     return column
 
 
+def _video_id(value: str, place: str) -> str:
+    if not value.strip():
+        raise DataError(f"{place}: the video is {value!r}; name the video's file, or remove the sentence")
+    return value
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text of a table holds; `_pair` refuses what is none."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            return float(value)
+    return value
+
+
 def _pair(value: Any, place: str) -> tuple[float, float]:
     """Return two numbers; raise a DataError if the value is anything else."""
     try:
-        first, last = (float(number) for number in value)
-    except (TypeError, ValueError):
+        first, last = (_as_float(number) for number in expect(value, list, place))
+    except (TypeError, ValueError, OverflowError):
         raise DataError(f"{place}: expected two times, got {value!r}") from None
     if not (0 <= first < math.inf and 0 <= last < math.inf):
         raise DataError(f"{place}: the times {value!r} must be 0 or more")
     return first, last
 
 
+def _as_float(value: Any) -> float:
+    if isinstance(value, bool | str):  # float() takes them, too
+        raise TypeError
+    return float(value)
+
+
+def _pieces(value: Any, place: str) -> tuple[float, float]:
+    """Return the first and the last piece of a moment in DiDeMo."""
+    first, last = _pair(value, place)
+    if not (first.is_integer() and last.is_integer() and first <= last):
+        raise DataError(
+            f"{place}: the times {value!r} must be two whole numbers, the first and the last piece of "
+            f"{_PIECE_SECONDS} seconds"
+        )
+    return first, last
+
+
 def _clip(value: Any, place: str) -> Clip | None:
-    """Return a clip from two times in seconds. ActivityNet has some in reverse order; None if they are equal."""
-    start, end = sorted(_pair(value, place))
+    """Return a clip from two times in seconds; None if they are equal, as a few are in published files."""
+    start, end = _pair(value, place)
+    if start > end:
+        raise DataError(f"{place}: the start, {start:g}, is after the end, {end:g}; swap them, or correct one")
     return Clip(start, end) if start < end else None

@@ -83,5 +83,12 @@ def reader(name: str) -> Reader:
 
 
 def _unknown(spec: str, name: str) -> UsageError:
+    from vop.datasets.moments import REGISTRY as WITH_MOMENTS
+
+    if name in WITH_MOMENTS.names():
+        return UsageError(
+            f"{name} has sentences with times in long videos, not captions of whole videos: evaluate it with "
+            "`vop evaluate --moments`"
+        )
     error = unknown_name("data set", name, REGISTRY.names())
     return UsageError(f"{error}, {_KINDS} ({spec!r} is neither a file nor a folder)")

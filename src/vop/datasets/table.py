@@ -135,9 +135,9 @@ def _tables(folder: Path) -> list[Path]:
     """
     found = [path for pattern in ("*", "*/*") for path in sorted(folder.glob(pattern)) if _is_table(path)]
     others = [path for path in found if path.suffix.lower() != ".json"]
-    named = [path for path in others if _split_of(path)]
-    taken = {_split_of(path) for path in named}
-    named += [path for path in found if path not in others and _split_of(path) and _split_of(path) not in taken]
+    named = [path for path in others if split_of_file(path)]
+    taken = {split_of_file(path) for path in named}
+    named += [path for path in found if path not in others and split_of_file(path) and split_of_file(path) not in taken]
     if named:
         return named
     found = others or found
@@ -153,7 +153,7 @@ def _is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLE_SUFFIXES and path.is_file()
 
 
-def _split_of(path: Path) -> str | None:
+def split_of_file(path: Path) -> str | None:
     """Return the split that a file name starts with: "test" for test.csv and test-00000-of-00001.parquet."""
     return _SPLITS.get(re.split(r"[-_.]", path.stem.lower())[0])
 
@@ -167,12 +167,12 @@ def _rows(path: Path, video_column: str | None, caption_column: str | None) -> I
     video_column = _column(path, "video", video_column, VIDEO_COLUMNS, table.columns)
     caption_column = _column(path, "caption", caption_column, CAPTION_COLUMNS, table.columns)
     split_column = guess_column(SPLIT_COLUMNS, table.columns)
-    default_split = _split_of(path) or "train"
+    default_split = split_of_file(path) or "train"
     needed = dict.fromkeys(column for column in (video_column, caption_column, split_column) if column is not None)
     for line, row in table.rows(list(needed)):
         place = f"{path}: {line}"
         video_id = _video_id(row.get(video_column), place, video_column)
-        name = default_split if split_column is None else _split(row.get(split_column), place, split_column)
+        name = default_split if split_column is None else split_name(row.get(split_column), place, split_column)
         for caption in _captions(row.get(caption_column), place, caption_column):
             yield name, video_id, caption, f"{path.name}: {line}"
 
@@ -269,7 +269,8 @@ def _parse_list(text: str, place: str, column: str) -> str | list[Any] | tuple[A
     return text
 
 
-def _split(value: Any, place: str, column: str) -> str:
+def split_name(value: Any, place: str, column: str) -> str:
+    """Return the split that a cell names: "val" for "validation". Raises a DataError if it names none."""
     name = _SPLITS.get(str(value).strip().lower())
     if name is None:
         raise DataError(f"{place}: the split is {value!r}; known: {', '.join(_SPLITS)} (column {column!r})")

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from vop.errors import FileFailure, UsageError, unknown_name
 from vop.evaluation.confidence import CUTS, DIRECTIONS, Confidence, PairedTest, QueryRanks, bootstrap_intervals
 from vop.evaluation.metrics import DirectionMetrics, RetrievalMetrics
-from vop.utils.text import count, first_few, in_markdown, on_one_line, signed, visible
+from vop.utils.text import as_tokenized, count, first_few, in_markdown, on_one_line, signed, visible
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -54,7 +54,7 @@ class AmbiguousCaptions:
     def among(cls, captions: Sequence[str], targets: Sequence[int], metrics: RetrievalMetrics) -> AmbiguousCaptions:
         """Count them. As for CLIP's tokenizer, captions that differ only in case or white space are equal."""
         videos: dict[str, set[int]] = {}
-        plain = [" ".join(caption.lower().split()) for caption in captions]
+        plain = [as_tokenized(caption) for caption in captions]
         for caption, target in zip(plain, targets, strict=True):
             videos.setdefault(caption, set()).add(target)
         is_ambiguous = np.array([len(videos[caption]) > 1 for caption in plain])

@@ -1,6 +1,7 @@
 """The paper's results on its five benchmarks (arXiv 2211.12764), and which of its rankings an experiment confirms.
 
-`later_results.csv` holds published results of methods that came after the paper, on ViT-B/32.
+`later_results.csv` holds published results of methods that came after the paper, on ViT-B/32, and of heads with full
+fine-tuning, as arms are named (`full/x-pool`).
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ def _metrics(line: dict[str, str], way: str) -> dict[str, int | float]:
 
 
 def row(data: str, method: str) -> PaperRow | None:
-    """Return the paper's row of a method on a benchmark, or that of the method's own paper, or None."""
+    """Return the paper's row of a method on a benchmark, or that of another paper (also for METHOD/HEAD), or None."""
     return results().get(data, {}).get(method) or later_results().get(data, {}).get(method)
 
 

@@ -68,7 +68,13 @@ class Arm:
     @property
     def is_default(self) -> bool:
         """Whether this arm is a method with the paper's settings, named after the method."""
-        return self.name == self.method and self.head == MEAN and not self.settings.keys() - {"num_frames"}
+        return self.has_usual_settings and self.head == MEAN
+
+    @property
+    def has_usual_settings(self) -> bool:
+        """Whether this arm is a method and a head with their usual settings, named after them."""
+        usual = self.method if self.head == MEAN else f"{self.method}/{self.head}"
+        return self.name == usual and not self.settings.keys() - {"num_frames"}
 
     @property
     def key(self) -> str:

@@ -16,6 +16,7 @@ from vop.experiments.standing_schema import SCHEMA, Row, Standing
 from vop.experiments.tables import rate_choice
 from vop.heads import MEAN
 from vop.utils.files import read_file
+from vop.utils.parsing import parse_json
 
 MAX_BYTES = 64_000_000  # of a file
 
@@ -59,8 +60,8 @@ def _read(path: Path) -> list[tuple[str, Row]]:
     """Return the rows of a file, each with its place for errors."""
     content = read_file(path, at_most=MAX_BYTES, error=VopError)
     try:
-        document = json.loads(content, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:  # a ValueError also for bytes that are not UTF-8
+        document = parse_json(content, parse_constant=_no_number)
+    except ValueError as error:
         raise VopError(f"{path}: this is not readable as JSON: {error}") from None
     if isinstance(document, dict) and "schema" in document:
         rows = _rows_of_document(path, document)
@@ -82,10 +83,11 @@ def _rows_of_document(path: Path, document: dict[str, Any]) -> list[tuple[str, R
             "the version of vop that knows yours"
         )
     rows = document.get("rows")
-    if isinstance(rows, list):  # one by one, so that an error can name the row
-        return [_placed(f"{path}: row {n}{_named(row)}", row) for n, row in enumerate(rows, 1)]
-    validated(Standing, document, source=str(path), error=VopError)
-    raise AssertionError("rows that are not a list are refused")
+    frame = {**document, "rows": []} if isinstance(rows, list) else document
+    validated(Standing, frame, source=str(path), error=VopError)
+    assert isinstance(rows, list), "rows that are not a list are refused"
+    # one by one, so that an error can name the row
+    return [_placed(f"{path}: row {n}{_named(row)}", row) for n, row in enumerate(rows, 1)]
 
 
 def _placed(place: str, values: object) -> tuple[str, Row]:

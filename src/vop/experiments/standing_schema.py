@@ -34,7 +34,13 @@ def _iso_date(text: str) -> str:
     return text
 
 
-Text = Annotated[str, StringConstraints(min_length=1)]
+def _not_blank(text: str) -> str:
+    if not text.strip():
+        raise ValueError(f"{text!r} is blank; write a text, or leave it out if it is optional")
+    return text
+
+
+Text = Annotated[str, StringConstraints(min_length=1), AfterValidator(_not_blank)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 AtLeast0 = Annotated[float, Field(ge=0)]
 AtLeast1 = Annotated[float, Field(ge=1)]
@@ -90,6 +96,11 @@ class Run(Both):
     seed: int = Field(description="Seed of the training.")
     epoch: int | None = Field(None, ge=0, description="Epoch of the evaluated weights.")
     minutes: AtLeast0 | None = Field(None, description="Time of the training.")
+
+
+def _by_seed(runs: list[Run]) -> list[Run]:
+    """Sort runs, so that rows with the same runs are equal."""
+    return sorted(runs, key=lambda run: run.seed)
 
 
 class Spread(_Part):
@@ -177,7 +188,7 @@ class Row(_Part):
     name: str = Field("", description="Name of the row, if it is not the method's.")
     settings: dict[Text, Any] = Field({}, description="Settings of the method that are not its defaults, by name.")
     recipe: RecipeFacts = Field(RecipeFacts(), description="How it was trained.")
-    runs: list[Run] = Field([], description="Results of each seed.")
+    runs: Annotated[list[Run], AfterValidator(_by_seed)] = Field([], description="Results of each seed.")
     mean: Both | None = Field(None, description="Mean over seeds. Required without runs, otherwise computed from them.")
     spread: Spread | None = Field(
         None, description="Sample standard deviation over seeds. Computed from runs if there are any."

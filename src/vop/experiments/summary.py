@@ -122,9 +122,11 @@ def _arm(
         found = found.model_copy(update={"kinds": _kinds(runs)})
     if plan.baseline is not None and plan.baseline in ranks and arm.name != plan.baseline:
         found = found.model_copy(update={"gain": _gain(ranks[arm.name], ranks[plan.baseline])})
-    if arm.is_default and plan.split == "test":
-        found = found.model_copy(update={"paper": paper.row(runs[0].report.data, arm.method)})
-        if plan.baseline == "full":
+    if arm.has_usual_settings and plan.split == "test":
+        row = paper.row(runs[0].report.data, arm.name)
+        if arm.is_default or row is not None:  # documents have no empty row of a head
+            found = found.model_copy(update={"paper": row})
+        if arm.is_default and plan.baseline == "full":
             found = found.model_copy(update={"paper_average_gain": paper.average_gain(arm.method)})
     return found
 

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -131,6 +131,7 @@ def evaluate_moments(
             return _from_first(ranks, None)
         name = "" if isinstance(data, MomentSplit) else str(data)
         moments = data if isinstance(data, MomentSplit) else load_moments(str(data), split=split, videos=videos)
+        moments = _one_per_file(moments)
         paths = {os.path.realpath(video.path): place for place, video in enumerate(moments.videos)}
         if library is None:
             library = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vop-moments-"))) / "library"
@@ -145,6 +146,15 @@ def evaluate_moments(
         skipped = tuple(failure for failure in failures if failure.path in paths)
         is_refined = opened.models[0].frame_column is not None and refine is not False
         return _from_first(ranks, _report(opened, moments, name, paths, is_refined=is_refined, skipped=skipped))
+
+
+def _one_per_file(moments: MomentSplit) -> MomentSplit:
+    """Return the split with one video for each file: a table may name a file in several ways, a library has it once."""
+    places: dict[str, int] = {}
+    merged = [places.setdefault(os.path.realpath(video.path), len(places)) for video in moments.videos]
+    first = dict(zip(reversed(merged), reversed(moments.videos), strict=True))
+    queries = [replace(query, video=merged[query.video]) for query in moments.queries]
+    return replace(moments, videos=tuple(first[place] for place in places.values()), queries=tuple(queries))
 
 
 def _from_first(ranks: Ranks, value: T | None) -> T:

@@ -353,7 +353,14 @@ class Trainer:
         if alike > 1:
             videos = [self.train.targets[rows[0]] for rows in groups]
             captions = captions_by_video(self.train)
-            order = grouped_order(videos, self._neighbours(), size=alike, key=[seed, epoch], captions=captions)
+            order = grouped_order(
+                videos,
+                self._neighbours(),
+                size=alike,
+                batch_size=self.batch_size,
+                key=[seed, epoch],
+                captions=captions,
+            )
         batches = EpochSampler(
             len(groups),
             batch_size=self.batch_size,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,17 @@ MAX_YAML_BYTES = 200_000  # a recipe has 2 kB
 MAX_YAML_VALUES = 20_000
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, parse_constant: Callable[[str], Any] | None = None) -> Any:
     """Return the value of a JSON document.
+
+    Args:
+        parse_constant: returns the value of NaN, Infinity or -Infinity, or raises a ValueError; by default a float.
 
     Raises:
         ValueError: the text is not JSON, is nested too deeply, or has an object that repeats a key.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=parse_constant)
     except json.JSONDecodeError as error:
         raise ValueError(f"line {error.lineno}: this is not JSON: {error.msg}") from None
     except RecursionError:

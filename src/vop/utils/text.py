@@ -26,6 +26,11 @@ def plural(noun: str) -> str:
     return re.sub(r"(?<=[^aeiou])y$", "ie", noun) + "s"
 
 
+def as_tokenized(caption: str) -> str:
+    """Return a caption in lower case and with single spaces: CLIP's tokenizer reads equal results as equal captions."""
+    return " ".join(caption.lower().split())
+
+
 def signed(number: float) -> str:
     """Return a number with its sign and one decimal; without a sign if it rounds to 0.0."""
     text = f"{number:+.1f}"
