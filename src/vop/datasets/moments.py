@@ -184,7 +184,8 @@ def _fill_charades_sta(path: Path, split: _Builder) -> None:
         found = _CHARADES_LINE.fullmatch(line.strip())
         if found is None:
             raise DataError(f"{path}: line {number}: expected VIDEO START END##SENTENCE, got {line[:80]!r}")
-        clip = _clip([_number(found["start"]), _number(found["end"])], f"{path}: line {number}")
+        place = f"{path}: line {number}"
+        clip = _clip(sorted(_pair([_number(found["start"]), _number(found["end"])], place)), place)
         if clip is not None:
             split.add(found["video"], one_line(found["sentence"]), [clip])
 
