@@ -84,8 +84,8 @@ def _check_pixels(config: Mapping[str, Any], file: Path) -> None:
     factor = config.get("rescale_factor")
     if factor is not None and not (_is_number(factor) and math.isclose(factor, 1 / 255, rel_tol=1e-3)):
         raise VopError(
-            f"{file}: rescale_factor is {reprlib.repr(factor)}; only 1/255, {1 / 255:.6f}, is supported: express another "
-            "one by image_mean and image_std, or take another checkpoint"
+            f"{file}: rescale_factor is {reprlib.repr(factor)}; only 1/255, {1 / 255:.6f}, is supported: express "
+            "another one by image_mean and image_std, or take another checkpoint"
         )
 
 

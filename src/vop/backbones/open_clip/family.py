@@ -127,17 +127,18 @@ class OpenClipFamily(Family):
                 cleaning=CLEANING.get(kind, str(kind)),
                 zero_end=read_value(options, "strip_sep_token", False),
                 pad_token=pad_token(folder),
+                checks_end=sizes.has_layers,
             )
         if has_vocabulary(folder):
-            return Tokenizer(folder, sizes.text, pad_token_id=PAD)
-        return _openai_tokenizer(folder, sizes.text)
+            return Tokenizer(folder, sizes.text, pad_token_id=PAD, checks_end=sizes.has_layers)
+        return _openai_tokenizer(folder, sizes.text, checks_end=sizes.has_layers)
 
 
 def _read_config(folder: Path) -> Mapping[str, Any]:
     return read_json_object(folder / CONFIG, remedy="fetch the folder again")
 
 
-def _openai_tokenizer(folder: Path, sizes: TextSizes) -> Tokenizer:
+def _openai_tokenizer(folder: Path, sizes: TextSizes, *, checks_end: bool) -> Tokenizer:
     """The tokenizer of a folder without a vocabulary: open_clip's own, which is OpenAI's."""
     from vop.backbones.openai_vocabulary import FILE_NAME, write_tokenizer
     from vop.backbones.tokenizer import Tokenizer
@@ -145,7 +146,7 @@ def _openai_tokenizer(folder: Path, sizes: TextSizes) -> Tokenizer:
     path = package_folder(f"the vocabulary of {folder}") / FILE_NAME
     with TemporaryDirectory(prefix="vop-") as temporary:
         write_tokenizer(path, Path(temporary), vocab_size=sizes.vocab_size, positions=sizes.positions)
-        return Tokenizer(Path(temporary), sizes, pad_token_id=PAD)
+        return Tokenizer(Path(temporary), sizes, pad_token_id=PAD, checks_end=checks_end)
 
 
 def package_folder(what: str) -> Path:
