@@ -11,6 +11,7 @@ import re
 import string
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ftfy
 import tokenizers
@@ -20,7 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vop.backbones.files import VOCABULARIES
 from vop.backbones.sizes import TextSizes
-from vop.errors import VopError, unknown_name
+from vop.errors import VopError
+from vop.utils.checks import check_choice
 from vop.utils.files import check_file
 from vop.utils.parsing import read_json_object
 
@@ -80,12 +82,11 @@ class Tokenizer:
             )
         if 2 * (highest + 1) < sizes.vocab_size:  # padded tables have at most a few thousand rows more
             raise VopError(
-                f"{folder}: the vocabulary has ids up to {highest}, the token embedding has {sizes.vocab_size} rows, more "
-                "than twice as many: they belong to different models; fetch or convert the folder again"
+                f"{folder}: the vocabulary has ids up to {highest}, the token embedding has {sizes.vocab_size} rows, "
+                "more than twice as many: they belong to different models; fetch or convert the folder again"
             )
         self.cleaning = _its_cleaning(folder) or cleaning
-        if self.cleaning not in CLEANING:
-            raise unknown_name("text cleaning", self.cleaning, CLEANING)
+        check_choice("text cleaning", self.cleaning, CLEANING)
         if self.cleaning == "openai":
             self._rules.normalizer = tokenizers.normalizers.Sequence([])
         padding = self._rules.padding
@@ -202,7 +203,7 @@ def _check_padding(folder: Path, rules: tokenizers.Tokenizer, sizes: TextSizes) 
         )
 
 
-def _its_cleaning(folder: Path) -> str | None:
+def _its_cleaning(folder: Path) -> Any:
     path = folder / "tokenizer_config.json"
     config = read_json_object(path, remedy="fetch the folder again") if path.exists() else {}
     return config.get("text_cleaning")
