@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from functools import partial
+from functools import cache, partial
+from itertools import permutations
 
 import pytest
 import tokenizers
@@ -20,6 +21,7 @@ from tiny_backbones import (
 )
 from tiny_clip import make_clip_folder, make_tokenizer
 from vop.backbones import find_backbone
+from vop.backbones.files import VOCABULARIES
 from vop.errors import VopError
 
 
@@ -45,11 +47,22 @@ MAKERS = {
 }
 
 
-@pytest.fixture(scope="module", params=MAKERS)
-def whole(request, tmp_path_factory):
-    if request.param == "pe_video":
-        pytest.importorskip("timm")
-    return MAKERS[request.param](tmp_path_factory.mktemp(request.param))
+@pytest.fixture(scope="module")
+def make(tmp_path_factory):
+    """A function that returns the folder of a family, which is written once."""
+
+    @cache
+    def folder_of(name):
+        if name == "pe_video":
+            pytest.importorskip("timm")
+        return MAKERS[name](tmp_path_factory.mktemp(name))
+
+    return folder_of
+
+
+@pytest.fixture(params=MAKERS)
+def whole(request, make):
+    return make(request.param)
 
 
 @pytest.fixture
@@ -81,3 +94,22 @@ def test_a_special_token_beyond_the_rows(folder):
             file.write("[EXTRA]\n")
     with pytest.raises(VopError, match=rf"ids up to {rows}, the token embedding up to {rows - 1}"):
         find_backbone(str(folder)).tokenizer()
+
+
+# Families of one vocabulary, as far as the tiny folders go.
+SAME = ({"clip", "xclip", "open_clip"}, {"chinese_clip", "pe_video"}, {"metaclip_2", "altclip"})
+FILES = (*VOCABULARIES, "tokenizer_config.json", "merges.txt", "special_tokens_map.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [pair for pair in permutations(MAKERS, 2) if not any({*pair} <= same for same in SAME)],
+)
+def test_the_vocabulary_of_another_family(make, tmp_path, name, other):
+    folder = shutil.copytree(make(name), tmp_path / "copy", ignore=shutil.ignore_patterns(*FILES))
+    for path in (make(other) / file for file in FILES):
+        if path.exists():
+            shutil.copy(path, folder)
+    with pytest.raises(VopError) as caught:
+        find_backbone(str(folder)).tokenizer()
+    assert str(folder) in str(caught.value)

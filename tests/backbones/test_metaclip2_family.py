@@ -100,7 +100,7 @@ def test_an_end_mark_outside_the_vocabulary_is_refused(copy, eos):
 
 def test_a_vocabulary_with_another_end_mark_is_refused(copy):
     change_tower(copy, "text_config", eos_token_id=7)
-    with pytest.raises(VopError, match="the id 2, its config.json reads it at 7"):
+    with pytest.raises(VopError, match="the id 2, its configuration reads it at 7"):
         find_backbone(str(copy)).tokenizer()
 
 

@@ -229,7 +229,7 @@ class TestDamage:
         [
             ('{"model_type": "cl', "config.json: not readable as JSON"),
             ("[]", "config.json: .*list"),
-            ("{}", "config.json: unknown model_type 'None'"),
+            ("{}", "config.json: model_type is missing"),
             ('{"model_type": "clipp"}', "unknown model_type 'clipp': did you mean clip"),
             ('{"model_type": "clip", "projection_dim": "wide"}', "config.json: not a valid configuration of CLIP"),
         ],

@@ -23,6 +23,7 @@ from vop.benchmarks import emoji_motion
 from vop.errors import VopError
 
 MINI = Path(str(files("vop.backbones.mini")))
+SIZES = TextSizes(vocab_size=1914, eos_token_id=1913)  # Mini's
 MARKS = ("<|startoftext|>", "<|endoftext|>")
 BY_HAND = [
     "",
@@ -80,13 +81,13 @@ def theirs(folder):
 def test_ids_equal_those_of_transformers(folder, theirs, max_length):
     texts = BY_HAND + random_texts(800)
     expected = theirs(texts, padding=True, truncation=True, max_length=max_length, return_tensors="pt")["input_ids"]
-    ours = Tokenizer(folder, TextSizes()).encode(texts, max_length=max_length)
+    ours = Tokenizer(folder, SIZES).encode(texts, max_length=max_length)
     assert ours.shape[1] == max_length
     assert (ours.dtype, ours.tolist()) == (expected.dtype, expected.tolist())
 
 
 def test_a_single_text_is_not_padded(folder, theirs):
-    ours = Tokenizer(folder, TextSizes())
+    ours = Tokenizer(folder, SIZES)
     for text in BY_HAND:
         expected = theirs([text], padding=True, truncation=True, max_length=77, return_tensors="pt")["input_ids"]
         assert ours.encode([text], max_length=77).tolist() == expected.tolist()
@@ -95,13 +96,13 @@ def test_a_single_text_is_not_padded(folder, theirs):
 
 
 def test_counts_include_tokens_that_are_cut(folder, theirs):
-    ours = Tokenizer(folder, TextSizes())
+    ours = Tokenizer(folder, SIZES)
     assert [ours.count(text) for text in BY_HAND] == [len(theirs(text)["input_ids"]) for text in BY_HAND]
     assert ours.count("word " * 10_000) > 10_000
 
 
 def test_copied_and_pickled_tokenizers_are_equal(folder):
-    ours = Tokenizer(folder, TextSizes())
+    ours = Tokenizer(folder, SIZES)
     expected = ours.encode(BY_HAND, max_length=77)
     for other in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours))):
         assert torch.equal(other.encode(BY_HAND, max_length=77), expected)
@@ -109,7 +110,7 @@ def test_copied_and_pickled_tokenizers_are_equal(folder):
 
 def test_threads_may_use_different_lengths(folder):
     texts = ["a dog runs " * 100] * 20
-    ours, lengths = Tokenizer(folder, TextSizes()), [5, 9, 77, 20] * 10
+    ours, lengths = Tokenizer(folder, SIZES), [5, 9, 77, 20] * 10
     with ThreadPoolExecutor(4) as threads:
         got = threads.map(lambda n: ours.encode(texts, max_length=n).shape[1], lengths)
     assert list(got) == lengths
@@ -140,17 +141,17 @@ class TestOtherFiles:
             },
         )
         texts = ["a dog runs to the left", "a", ""]
-        ours = Tokenizer(folder, TextSizes()).encode(texts, max_length=77)
-        assert torch.equal(ours, Tokenizer(MINI, TextSizes()).encode(texts, max_length=77))
+        ours = Tokenizer(folder, SIZES).encode(texts, max_length=77)
+        assert torch.equal(ours, Tokenizer(MINI, SIZES).encode(texts, max_length=77))
 
     def test_a_tokenizer_without_marks_is_refused(self, damaged):
         with pytest.raises(VopError, match=r"tokenizer\.json .*marks"):
-            Tokenizer(damaged(post_processor=None), TextSizes())
+            Tokenizer(damaged(post_processor=None), SIZES)
 
     def test_a_damaged_vocabulary_is_refused(self, tmp_path):
         (tmp_path / "vocab.json").write_text('{"a": 0')
         with pytest.raises(VopError, match="its vocabulary cannot be read"):
-            Tokenizer(tmp_path, TextSizes())
+            Tokenizer(tmp_path, SIZES)
 
 
 OPENAI = json.loads(Path(__file__).with_name("openai_tokens.json").read_text())
@@ -191,7 +192,7 @@ class TestOpenAI:
         assert clean(text) == cleaned
 
     def test_mini_uses_no_cleaning(self):
-        assert Tokenizer(MINI, TextSizes()).cleaning == "none"
+        assert Tokenizer(MINI, SIZES).cleaning == "none"
 
 
 def test_a_vocabulary_of_bytes(tiny_folder):

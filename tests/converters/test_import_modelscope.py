@@ -177,3 +177,25 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, clip_state):
     torch.save({"state_dict": state}, tmp_path / "VoP_msrvtt9k.pth")
     with pytest.raises(VopError, match=r"\(12, 1, 8, 768\); .* 3 x 1 x any x 128"):
         import_modelscope(tmp_path, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": {"type": ["x"]}}, r"model\.type is \['x'\]; the released models have"),
+        ({"model": ["x"]}, r"model\.type is \['x'\]"),
+        ({"hyperparam": {"seed": "x"}}, r"hyperparam\.seed is 'x'; it must be a whole number"),
+        (
+            {"hyperparam": {"video_sample_type": {"a": 1}}},
+            r"hyperparam\.video_sample_type is \{'a': 1\}; it must be a name",
+        ),
+    ],
+)
+def test_values_of_a_wrong_type(tmp_path, clip_state, changes, says):
+    make_release(tmp_path, clip_state)
+    path = tmp_path / "configuration.json"
+    values = json.loads(path.read_text())
+    known = values["hyperparam"] | changes.get("hyperparam", {})
+    path.write_text(json.dumps(values | changes | {"hyperparam": known}))
+    with pytest.raises(VopError, match=rf"configuration\.json: {says}"):
+        import_modelscope(tmp_path, tmp_path / "run")

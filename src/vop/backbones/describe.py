@@ -87,7 +87,7 @@ def describe_backbone(name: str) -> dict[str, Any]:
         "short_name": None,
         "family": next((key for key in FAMILIES.names() if FAMILIES.find(key) is type(found.family)), None),
         "millions": None if count is None else round(count / 1e6),
-        "languages": None,
+        "languages": languages_of(found),
         "license": None,
         "revision": found.revision,
         **_of_sizes(found.sizes),

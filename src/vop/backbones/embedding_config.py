@@ -6,11 +6,13 @@ PyTorch, so that reading a library's manifest is fast.
 
 from __future__ import annotations
 
+import reprlib
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from vop.backbones.sizes import VisionSizes
 from vop.errors import UsageError
+from vop.utils.checks import check_whole
 from vop.utils.text import count
 
 _STRICT: Any = {"extra": "forbid"}  # in files, an unknown key is an error
@@ -32,10 +34,13 @@ class TokenMerging:
     across_frames: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.ratio < 1:
-            raise UsageError(f"the ratio of token merging is {self.ratio}; it must be from 0 to below 1, such as 0.5")
-        if self.across_frames < 1:
-            raise UsageError(f"across_frames is {self.across_frames}; it must be 1 or more")
+        ratio = self.ratio
+        if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not 0 <= ratio < 1:
+            shown = reprlib.repr(ratio)
+            raise UsageError(
+                f"the ratio of token merging is {shown}; it must be a number from 0 to below 1, such as 0.5"
+            )
+        check_whole("across_frames", self.across_frames, at_least=1)
 
     @classmethod
     def of(cls, value: float | TokenMerging) -> TokenMerging:

@@ -47,6 +47,7 @@ def read_preprocessing(folder: Path, *, image_size: int, usual: Preprocessing | 
     """
     usual = usual or Preprocessing(resizing=Resizing(image_size))
     config, file = _read_config(folder)
+    _check_pixels(config, file)
     if config.get("do_normalize") is False:
         config = {**config, "image_mean": (0.0, 0.0, 0.0), "image_std": (1.0, 1.0, 1.0)}
     return Preprocessing(
@@ -69,15 +70,48 @@ def _read_config(folder: Path) -> tuple[Mapping[str, Any], Path]:
     return {}, folder / FILE
 
 
+def _check_pixels(config: Mapping[str, Any], file: Path) -> None:
+    """Check that frames are resized, and that their pixels are scaled to [0, 1]. Null means the usual, as if absent."""
+    for name in ("do_resize", "do_center_crop", "do_rescale", "do_normalize"):
+        if not isinstance(config.get(name), bool | None):
+            raise VopError(f"{file}: {name} is {reprlib.repr(config[name])}; it must be true or false")
+    for name in ("do_resize", "do_rescale"):
+        if config.get(name) is False:
+            raise VopError(
+                f"{file}: {name} is false; frames are always resized and scaled to [0, 1]: set it to true if the "
+                "model was trained so, otherwise take another checkpoint"
+            )
+    factor = config.get("rescale_factor")
+    if factor is not None and not (_is_number(factor) and math.isclose(factor, 1 / 255, rel_tol=1e-3)):
+        raise VopError(
+            f"{file}: rescale_factor is {reprlib.repr(factor)}; only 1/255, {1 / 255:.6f}, is supported: express "
+            "another one by image_mean and image_std, or take another checkpoint"
+        )
+
+
 def _resizing(config: Mapping[str, Any], image_size: int, usual: Resizing, file: Path) -> Resizing:
     """Return the resizing. One size means scaling the shorter side and cropping; height and width mean squashing."""
     size, mode = config.get("size"), usual.mode
-    if isinstance(size, Mapping) and "shortest_edge" in size:
-        mode = "crop"
-    elif isinstance(size, Mapping) and {"height", "width"} <= size.keys():
-        mode = "squash"
+    square = {"height": image_size, "width": image_size}
+    if isinstance(size, Mapping):
+        mode = "squash" if {"height", "width"} <= size.keys() else "crop"
+    crops = config.get("do_center_crop")
+    if mode == "crop" and crops is False:
+        raise VopError(
+            f"{file}: do_center_crop is false, so frames would not become squares: set what the model was trained "
+            f"with, true for a crop, or size to {square} to squash the whole frame"
+        )
+    # Without a crop, its size has no effect.
+    sizes = {"size": size} if crops is False else {"size": size, "crop_size": config.get("crop_size")}
+    for name, value in sizes.items():
+        if value not in (None, image_size, square, {"shortest_edge": image_size}):
+            raise VopError(
+                f"{file}: {name} is {reprlib.repr(value)}; only the image size in the model's configuration, "
+                f"{image_size}, is supported for both size and crop_size: correct the wrong file, or take another "
+                "checkpoint"
+            )
     resample = config.get("resample", next(n for n, name in INTERPOLATIONS.items() if name == usual.interpolation))
-    if resample not in INTERPOLATIONS:
+    if not isinstance(resample, int) or resample not in INTERPOLATIONS:
         raise VopError(f"{file}: resample is {reprlib.repr(resample)}; 2 (bilinear) and 3 (bicubic) are supported")
     return Resizing(image_size, mode, INTERPOLATIONS[resample])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import reprlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -293,14 +294,24 @@ def _family_of(folder: Path) -> tuple[Family, Path]:
     """Return the family of a folder, and the file of its configuration."""
     path = folder / "config.json"
     kind = read_json(path).get("model_type") if path.exists() else None
-    if kind not in FAMILIES.names():
+    known = FAMILIES.names()
+    if not isinstance(kind, str) or kind not in known:
         if (folder / OPEN_CLIP_CONFIG).exists():
             return FAMILIES.find("open_clip")(), folder / OPEN_CLIP_CONFIG
         if not path.exists():
             raise VopError(f"{folder}: config.json and {OPEN_CLIP_CONFIG} are missing: this is not a backbone's folder")
+        if kind is None:
+            raise VopError(f"{path}: model_type is missing; add it if you know the family, one of {', '.join(known)}")
+        if not isinstance(kind, str):
+            raise VopError(f"{path}: model_type is {reprlib.repr(kind)}; it must be one of {', '.join(known)}")
         if kind in UNSUPPORTED:
             raise VopError(f"{path}: model_type is {kind!r}: {UNSUPPORTED[kind]}")
-        raise VopError(f"{path}: {unknown_name('model_type', str(kind), FAMILIES.names())}")
+        inside = [name for name in known if name in kind.lower()]
+        if inside:  # "CLIP", or "clip_vision_model", which is only one tower
+            raise VopError(
+                f"{path}: unknown model_type {kind!r}: did you mean {max(inside, key=len)}? known: {', '.join(known)}"
+            )
+        raise VopError(f"{path}: {unknown_name('model_type', kind, known)}")
     return FAMILIES.find(kind)(), path
 
 

@@ -11,6 +11,7 @@ import re
 import string
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import ftfy
 import tokenizers
@@ -20,7 +21,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from vop.backbones.files import VOCABULARIES
 from vop.backbones.sizes import TextSizes
-from vop.errors import VopError, unknown_name
+from vop.errors import VopError
+from vop.utils.checks import check_choice
 from vop.utils.files import check_file
 from vop.utils.parsing import read_json_object
 
@@ -47,6 +49,7 @@ class Tokenizer:
         zero_end: bool = False,
         pad_token_id: int | None = None,
         pad_token: str | None = None,
+        checks_end: bool = True,
     ) -> None:
         """Read the vocabulary in `folder`.
 
@@ -58,6 +61,8 @@ class Tokenizer:
             pad_token_id: the padding token; by default `pad_token`.
             pad_token: the padding token's text. By default the one that tokenizer.json pads with if captions have a
                 fixed length, since padding is then part of the input; otherwise the end mark.
+            checks_end: whether the end mark must be the token at which `sizes` say that a text is read. False for a
+                tower whose `sizes` do not tell where it is.
 
         Raises:
             VopError: the vocabulary is damaged, or belongs to another model.
@@ -75,9 +80,13 @@ class Tokenizer:
                 f"{folder}: the vocabulary has ids up to {highest}, the token embedding up to {sizes.vocab_size - 1}: "
                 "they belong to different models; fetch or convert the folder again"
             )
+        if 2 * (highest + 1) < sizes.vocab_size:  # padded tables have at most a few thousand rows more
+            raise VopError(
+                f"{folder}: the vocabulary has ids up to {highest}, the token embedding has {sizes.vocab_size} rows, "
+                "more than twice as many: they belong to different models; fetch or convert the folder again"
+            )
         self.cleaning = _its_cleaning(folder) or cleaning
-        if self.cleaning not in CLEANING:
-            raise unknown_name("text cleaning", self.cleaning, CLEANING)
+        check_choice("text cleaning", self.cleaning, CLEANING)
         if self.cleaning == "openai":
             self._rules.normalizer = tokenizers.normalizers.Sequence([])
         padding = self._rules.padding
@@ -87,6 +96,12 @@ class Tokenizer:
         if not marks and (ends or sizes.marks):
             raise VopError(f"{folder}: tokenizer.json adds no start and end marks; fetch or convert it again")
         self.end_token_id = marks[-1] if ends else None
+        if checks_end and sizes.readout == "eos" and not zero_end and self.end_token_id != sizes.eos_token_id:
+            raise VopError(
+                f"{folder}: its vocabulary ends a text with the id {self.end_token_id}, its configuration reads it at "
+                f"{sizes.eos_token_id}: they belong to different models; fetch or convert the folder again"
+            )
+        _check_padding(folder, self._rules, sizes)
         if pad_token_id is None and pad_token is not None:
             pad_token_id = self._rules.token_to_id(pad_token)
         if pad_token_id is None and sizes.fixed_length:
@@ -172,7 +187,23 @@ def pad_token(folder: Path) -> str | None:
     return None
 
 
-def _its_cleaning(folder: Path) -> str | None:
+def _check_padding(folder: Path, rules: tokenizers.Tokenizer, sizes: TextSizes) -> None:
+    """Check that the padding token is the one that attention masks, for towers that mask it.
+
+    Others ignore the `pad_token_id` in their configuration, which is wrong in OpenAI's own files.
+    """
+    if sizes.pad_token_id is None:
+        return
+    names = [name for name in (pad_token(folder), "[PAD]", "<pad>") if name]  # a vocab.txt names none
+    found = next((i for i in map(rules.token_to_id, names) if i is not None), sizes.pad_token_id)
+    if found != sizes.pad_token_id:
+        raise VopError(
+            f"{folder}: its vocabulary pads a text with the id {found}, its configuration with {sizes.pad_token_id}: "
+            "they belong to different models; fetch or convert the folder again"
+        )
+
+
+def _its_cleaning(folder: Path) -> Any:
     path = folder / "tokenizer_config.json"
     config = read_json_object(path, remedy="fetch the folder again") if path.exists() else {}
     return config.get("text_cleaning")

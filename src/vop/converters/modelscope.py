@@ -6,6 +6,7 @@ CLIP. The type `vop-retrieval-model-se` is one of the other three: a CLIP with t
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ def _find_release(folder: Path) -> _Release:
     found = read_json_object(path, remedy="fetch the release again")
     model = found.get("model", {"type": TYPE})
     kind = model.get("type") if isinstance(model, dict) else model
-    if kind not in WEIGHTS:
+    if not isinstance(kind, str) or kind not in WEIGHTS:
         raise VopError(f"{path}: model.type is {kind!r}; the released models have {' or '.join(map(repr, WEIGHTS))}")
     if "hyperparam" not in found:
         raise VopError(f"{path}: the key 'hyperparam' is missing; found {', '.join(found) or 'no keys'}")
@@ -108,6 +109,11 @@ def _find_release(folder: Path) -> _Release:
         value = known.get(key) if isinstance(known, dict) else None
         if not isinstance(value, int) or value < least:
             raise VopError(f"{path}: hyperparam.{key} is {value!r}; it must be a whole number of {least} or more")
+    if not isinstance(known.get("seed"), int | None):
+        raise VopError(f"{path}: hyperparam.seed is {reprlib.repr(known['seed'])}; it must be a whole number")
+    if not isinstance(known.get("video_sample_type", ""), str):
+        shown = reprlib.repr(known["video_sample_type"])
+        raise VopError(f"{path}: hyperparam.video_sample_type is {shown}; it must be a name, such as 'uniform'")
     return _Release(kind, known, _find_weights(folder, WEIGHTS[kind]))
 
 

@@ -16,7 +16,6 @@ from vop.backbones.config_values import read_part, read_token_id, read_value
 from vop.backbones.family import Family
 from vop.backbones.files import has_vocabulary
 from vop.backbones.sizes import Sizes
-from vop.errors import VopError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,10 +46,4 @@ class MetaClip2Family(Family):
 
         if not has_vocabulary(folder):
             return None
-        tokenizer = Tokenizer(folder, sizes.text, cleaning="none")
-        if tokenizer.end_token_id != sizes.text.eos_token_id:
-            raise VopError(
-                f"{folder}: its vocabulary ends a text with the id {tokenizer.end_token_id}, its config.json reads it "
-                f"at {sizes.text.eos_token_id}; they are not of the same model: fetch the folder again"
-            )
-        return tokenizer
+        return Tokenizer(folder, sizes.text, cleaning="none")

@@ -91,9 +91,9 @@ class OpenClipFamily(Family):
         return load_zero_shot(folder, sizes, patterns=self.weights)
 
     def read_preprocessing(self, folder: Path, sizes: Sizes) -> Preprocessing:
-        values = read_part(_read_config(folder), "preprocess_cfg")
+        values = _read_options(_read_config(folder), "preprocess_cfg", folder)
         mode, interpolation = values.get("resize_mode") or "shortest", values.get("interpolation") or "bicubic"
-        if mode not in MODES or interpolation not in (*INTERPOLATIONS.values(), "random"):
+        if mode not in (*MODES,) or interpolation not in (*INTERPOLATIONS.values(), "random"):
             raise VopError(
                 f"{folder / CONFIG}: resize_mode is {mode!r} and interpolation {interpolation!r}; supported are "
                 f"{' and '.join(MODES)}, {' and '.join(INTERPOLATIONS.values())}"
@@ -113,7 +113,7 @@ class OpenClipFamily(Family):
         if text.get("hf_tokenizer_name"):
             if not has_vocabulary(folder):
                 return None
-            options = read_part(text, "tokenizer_kwargs")
+            options = _read_options(text, "tokenizer_kwargs", folder)
             for name in _UNKNOWN_TO_US:
                 if options.get(name):
                     raise VopError(
@@ -124,20 +124,29 @@ class OpenClipFamily(Family):
             return Tokenizer(
                 folder,
                 sizes.text,
-                cleaning=CLEANING.get(kind, str(kind)),
+                cleaning=CLEANING.get(str(kind), str(kind)),
                 zero_end=read_value(options, "strip_sep_token", False),
                 pad_token=pad_token(folder),
+                checks_end=sizes.has_layers,
             )
         if has_vocabulary(folder):
-            return Tokenizer(folder, sizes.text, pad_token_id=PAD)
-        return _openai_tokenizer(folder, sizes.text)
+            return Tokenizer(folder, sizes.text, pad_token_id=PAD, checks_end=sizes.has_layers)
+        return _openai_tokenizer(folder, sizes.text, checks_end=sizes.has_layers)
 
 
 def _read_config(folder: Path) -> Mapping[str, Any]:
     return read_json_object(folder / CONFIG, remedy="fetch the folder again")
 
 
-def _openai_tokenizer(folder: Path, sizes: TextSizes) -> Tokenizer:
+def _read_options(part: Mapping[str, Any], name: str, folder: Path) -> Mapping[str, Any]:
+    """Return named values that are read only when preprocessing or tokenizer are."""
+    try:
+        return read_part(part, name)
+    except ValueError as error:
+        raise VopError(f"{folder / CONFIG}: {error}; fetch the folder again") from None
+
+
+def _openai_tokenizer(folder: Path, sizes: TextSizes, *, checks_end: bool) -> Tokenizer:
     """The tokenizer of a folder without a vocabulary: open_clip's own, which is OpenAI's."""
     from vop.backbones.openai_vocabulary import FILE_NAME, write_tokenizer
     from vop.backbones.tokenizer import Tokenizer
@@ -145,7 +154,7 @@ def _openai_tokenizer(folder: Path, sizes: TextSizes) -> Tokenizer:
     path = package_folder(f"the vocabulary of {folder}") / FILE_NAME
     with TemporaryDirectory(prefix="vop-") as temporary:
         write_tokenizer(path, Path(temporary), vocab_size=sizes.vocab_size, positions=sizes.positions)
-        return Tokenizer(Path(temporary), sizes, pad_token_id=PAD)
+        return Tokenizer(Path(temporary), sizes, pad_token_id=PAD, checks_end=checks_end)
 
 
 def package_folder(what: str) -> Path:
@@ -235,8 +244,8 @@ def _ratio(part: Mapping[str, Any]) -> float:
 def _activation(part: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     if read_value(model, "quick_gelu", False):
         return "quick_gelu"
-    return "gelu_pytorch_tanh" if (part.get("act_kwargs") or {}).get("approximate") == "tanh" else "gelu"
+    return "gelu_pytorch_tanh" if read_part(part, "act_kwargs").get("approximate") == "tanh" else "gelu"
 
 
 def _norm_eps(part: Mapping[str, Any]) -> float:
-    return read_value(part.get("norm_kwargs") or {}, "eps", 1e-5)
+    return read_value(read_part(part, "norm_kwargs"), "eps", 1e-5)

@@ -36,13 +36,15 @@ class XClipFamily(VideoFamily):
         check_layers(config, "prompt_layers")
         image_size, patch_size = read_value(vision, "image_size", 224), read_value(vision, "patch_size", 32)
         check_patches(image_size, patch_size)
+        vocab_size = read_value(text, "vocab_size", 49408)
         return Sizes(
             vision=VisionSizes(
                 **read_widths(vision, width=768, mlp_width=3072), image_size=image_size, patch_size=patch_size
             ),
             text=TextSizes(
                 **read_widths(text, width=512, mlp_width=2048),
-                vocab_size=read_value(text, "vocab_size", 49408),
+                vocab_size=vocab_size,
+                eos_token_id=vocab_size - 1,  # `transformers` reads a text at its highest id
                 positions=read_value(text, "max_position_embeddings", 77),
             ),
             embed_dim=read_value(config, "projection_dim", 512),
