@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vop.cli.common import command_line, place, print_json, print_table, say, warn
 from vop.cli.exporting import add_export_options, print_export, warn_export, write_export
-from vop.cli.index import print_failures, print_report, say_waiting, warn_unconfirmed
+from vop.cli.index_reports import print_failures, print_report, say_waiting, warn_unconfirmed
 from vop.cli.owner import Add, add_browse_actions, add_owner_actions
 from vop.cli.reembedding import add_reembed_action, print_reembedding
 from vop.errors import UsageError

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vop.cli.common import say, use_device_options, warn
-from vop.cli.index import index_once, print_report, remembered, say_waiting, warn_unconfirmed
+from vop.cli.index_reports import print_report, remembered, say_waiting, warn_unconfirmed
 from vop.errors import UsageError
 from vop.utils.text import count
 
@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from vop.storage.address import Location
 
 
-def watch(arguments: argparse.Namespace) -> int:
-    """Index once, then follow the folders until an interruption."""
+def watch(arguments: argparse.Namespace, index_once: Callable[..., IndexReport]) -> int:
+    """Index once, then follow the folders until an interruption.
+
+    Args:
+        index_once: indexes `arguments.paths`; takes `settled` and `kept` of `vop.search.sync.index`.
+    """
     from vop.search.folders import is_available
     from vop.search.models import KeptModels
     from vop.search.sync import index
@@ -58,7 +62,7 @@ def watch(arguments: argparse.Namespace) -> int:
         first = given or [place for place in remembered(library) if is_available(place)]
         if first:
             arguments.paths = first
-            report = index_once(arguments, yes=arguments.yes, settled=watcher.settled, kept=kept)
+            report = index_once(settled=watcher.settled, kept=kept)
             print_report(report, library, first)
             warn_unconfirmed(report, library, first)
         say(f"Following {count('folder', len(given or remembered(library)))}; Ctrl-C stops it")
