@@ -34,7 +34,7 @@ pytest: install
 coverage: install browser
 	$(PYTEST) --cov --cov-report=term
 
-# While you work: less than a minute.
+# While you work: one to three minutes.
 test-fast: install
 	$(PYTEST) -m "not slow"
 
