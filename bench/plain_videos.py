@@ -3,7 +3,7 @@
     python bench/plain_videos.py FOLDER [--methods zero-shot,bias:0.032,vop:0.086] [--seed 0]
 
 The videos have full colours and contrasts, nothing that no caption mentions, and no distance. All else is that of
-`recipes/emoji-motion-2.yaml`. So the results say which differences between methods come from what the videos look like.
+`recipes/emoji-motion-2.yaml`. The results say how methods compare if no difference in looks has to be made up for.
 A method is given with its learning rate. FOLDER keeps the videos, the frames and the runs.
 """
 
