@@ -24,7 +24,7 @@ from vop.utils.progress import Progress, silent, stage
 
 METHOD, BACKBONE = "vop-f+p", "mini-2"
 # Fewer frames and epochs than recipes/emoji-motion-2.yaml, for computers without bf16: on two cores with AVX2, training
-# takes 75 s. With 6 frames and 8 epochs it takes 216 s, and R@1 is the same within its standard error of 4 points.
+# takes 75 s. With 6 frames and 8 epochs it takes 214 s, and R@1 is the same within its standard error of 4 points.
 FRAMES = 4
 RECIPE = Recipe(epochs=5, learning_rate=3e-2, validation=0.1, if_worse=TUNED, workers=0)
 SENTENCES, TOP = 5, 3

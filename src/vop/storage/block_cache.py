@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vop.errors import UsageError
-from vop.storage.scratch import folder_in
+from vop.utils.files import folder_in
 
 FOLDER, SIZE = "VOP_CACHE", "VOP_CACHE_SIZE"
 DEFAULT_BYTES = 2 * 10**9

@@ -24,6 +24,7 @@ from vop.errors import UsageError
 from vop.storage.address import Address
 from vop.storage.errors import ChangedObject, ObjectError, ScratchFull, StorageError
 from vop.storage.objects import ObjectInfo, download, head
+from vop.utils.files import folder_in
 
 _PREFIX = "vop-scratch-"
 _SHARE = 0.5  # of the free space, by default
@@ -164,18 +165,6 @@ class Scratch:
         if self._folder is None:
             raise StorageError("the scratch is closed")
         return self._folder
-
-
-def folder_in(variable: str, given: str) -> Path:
-    """Return the absolute path of a folder that an environment variable names.
-
-    Raises:
-        UsageError: it is in the home folder of a user who does not exist.
-    """
-    try:
-        return Path(given).expanduser().absolute()
-    except RuntimeError:
-        raise UsageError(f"{variable} is {given!r}, but there is no such home folder; give another folder") from None
 
 
 def remove_abandoned(parent: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from vop.errors import VopError
+from vop.errors import UsageError, VopError
 
 # Libraries that write files themselves (safetensors, PyTorch) mention the system's error only in their own message.
 _FULL_MESSAGES = ("No space left", "StorageFull", "Disk quota exceeded")
@@ -21,6 +21,18 @@ _ROOM = 4096  # bytes; a disk with less free space is full
 def expand(path: str | os.PathLike[str]) -> Path:
     """Return a path with its `~` replaced. The `~` of an unknown user is taken literally."""
     return Path(os.path.expanduser(path))
+
+
+def folder_in(variable: str, given: str) -> Path:
+    """Return the absolute path of a folder that an environment variable names.
+
+    Raises:
+        UsageError: it is in the home folder of a user who does not exist.
+    """
+    try:
+        return Path(given).expanduser().absolute()
+    except RuntimeError:
+        raise UsageError(f"{variable} is {given!r}, but there is no such home folder; give another folder") from None
 
 
 def check_file(path: str | Path, *, at_most: int | None = None, error: type[VopError] = VopError) -> None:

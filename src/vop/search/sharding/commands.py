@@ -400,7 +400,7 @@ def publish(
                 refused = error
         for place in moves:
             try:
-                _publish_moved(library, place, report, drop_unreadable=drop_unreadable)
+                _publish_reembedding(library, place, report, drop_unreadable=drop_unreadable)
             except VopError as error:
                 refused = error
             if report.reembedded:
@@ -435,7 +435,7 @@ def _publish_rows(
         report.completed.append(completed)
 
 
-def _publish_moved(library: Store, place: Location, report: PublishReport, *, drop_unreadable: bool) -> None:
+def _publish_reembedding(library: Store, place: Location, report: PublishReport, *, drop_unreadable: bool) -> None:
     """Move the library to the other model if all shards of a re-embedding are finished."""
     fragments.lance()
     plan = Plan.read(place)
