@@ -77,7 +77,7 @@ def test_it_equals_a_library_on_a_disk(index_there, index_videos, folder, films,
     with monkeypatch.context() as patch:
         patch.setattr("vop.search.following.stamp_of", lambda path: looked.append(path) or there._stamp)
         there.search(vector, filters=Filters(name="a*"))
-    assert looked == [LIBRARY]  # once in a search
+    assert looked == [LIBRARY] * 2  # before and after a search
     assert there.status() == here.status()
     assert keys(films) == {"library.json", "database", "folders.json", ".lock", "confidence.safetensors"}
     assert lock()["free"] is True

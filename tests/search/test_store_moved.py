@@ -126,6 +126,19 @@ def test_concurrent_searches_use_one_table(library):
     assert scores(library) == possible[-1]
 
 
+def test_a_search_while_the_old_table_is_dropped_uses_the_new_one(library, monkeypatch):
+    old, moved, nearest = library.table_folder, staged(library, 1), library._nearest.to
+
+    def drop_newest_version(*args):
+        monkeypatch.undo()
+        manifest.write(moved.manifest, library.path)
+        min((old / "_versions").glob("*.manifest")).unlink()  # names count down
+        return nearest(*args)
+
+    monkeypatch.setattr(library._nearest, "to", drop_newest_version)
+    assert scores(library) == expected(unit_vectors(6, seed=1))
+
+
 def test_a_deleted_library_is_reported(library):
     (library.path / "library.json").unlink()
     for read in (library.status, library.videos, lambda: library.search(QUERY)):

@@ -1,7 +1,8 @@
 """Follow a library that may change at any moment.
 
 Its table is dropped when the library moves to other models, and old versions of a table are deleted. A read that fails
-because of this is repeated; any other failed read means that the library is damaged.
+because of this is repeated; any other failed read means that the library is damaged. A read during a move is repeated
+even if it succeeds: a table is dropped file by file, and one that has lost its newest version is read at an older one.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def stamp_of(path: Location) -> Stamp | None:
 
 
 def again_if_moved(path: Location, read: Callable[[Stamp | None], T]) -> T:
-    """Return what `read` returns; repeat it after a failure if the library has changed meanwhile.
+    """Return what `read` returns; repeat it if the library has moved meanwhile.
 
     Args:
         read: is called with the library's stamp.
@@ -59,7 +60,9 @@ def again_if_moved(path: Location, read: Callable[[Stamp | None], T]) -> T:
         stamp = stamp_of(path)
         try:
             with explain_damage(path):
-                return read(stamp)
+                found = read(stamp)
+            if stamp_of(path) == stamp:
+                return found
         except Exception as error:
             failed += isinstance(error, DamageError)
             if stamp_of(path) == stamp and (not isinstance(error, DamageError) or failed == _ATTEMPTS):
