@@ -204,6 +204,10 @@ def test_a_sentencepiece_models_ids_are_those_of_transformers(copy, tmp_path):
     wanted = theirs(TEXTS, padding="max_length", truncation=True, max_length=24, return_tensors="pt")["input_ids"]
     assert find_backbone(str(copy)).tokenizer().encode(TEXTS, max_length=24).tolist() == wanted.tolist()
 
+    change(copy / "tokenizer_config.json", tokenizer_class="OtherTokenizer")
+    with pytest.raises(VopError, match=re.escape(f"{copy / 'tokenizer_config.json'}: tokenizer_class is 'OtherTok")):
+        find_backbone(str(copy)).tokenizer()
+
 
 def test_pictures_are_squashed_as_by_its_image_processor(folder):
     backbone = find_backbone(str(folder))

@@ -277,6 +277,10 @@ def as_tensors(found):
     [
         lambda found, path: torch.save(as_tensors(found), path),  # as the release's load_data reads it
         lambda found, path: torch.save(found, path),
+        lambda found, path: torch.save(
+            found | {"text_embeds": torch.nn.Parameter(torch.from_numpy(found["text_embeds"]))}, path
+        ),
+        lambda found, path: torch.save(found | {"settings": {"frames": [[1], {"a": torch.ones(1)}]}}, path),
         *(lambda found, path, p=p: path.write_bytes(pickle.dumps(found, protocol=p)) for p in range(6)),
         *(lambda found, path, p=p: path.write_bytes(pickle.dumps(as_tensors(found), protocol=p)) for p in (2, 4, 5)),
         lambda found, path: path.write_bytes(pickle.dumps(found | {"vid_ids": np.array(found["vid_ids"])})),
@@ -290,7 +294,7 @@ def as_tensors(found):
 def test_galleries_of_all_pickle_protocols_are_read(tmp_path, save):
     found = gallery()
     save(found, tmp_path / "VoP_msrvtt9k_features.pkl")
-    read = read_gallery(tmp_path / "VoP_msrvtt9k_features.pkl")
+    read = read_gallery(tmp_path / "VoP_msrvtt9k_features.pkl", names=found)
     for name in ("text_embeds", "vid_embeds"):
         np.testing.assert_array_equal(read[name], found[name])
     assert list(read["vid_ids"]) == found["vid_ids"]
@@ -299,6 +303,20 @@ def test_galleries_of_all_pickle_protocols_are_read(tmp_path, save):
     ids = found["vid_ids"]
     pairs = {"text_embeds": found["text_embeds"], "video_embeds": found["vid_embeds"]}
     assert report.metrics.t2v.ranks.tolist() == naive_t2v(pairs | {"video_ids": ids, "text_video_ids": ids})
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("a.npz", lambda path, content: np.savez(path, **content)),
+        ("a.pkl", lambda path, content: torch.save(content, path)),
+    ],
+)
+def test_a_file_with_other_names_is_refused_with_its_names(tmp_path, name, save):
+    path = tmp_path / name
+    save(path, {"queries": vectors(2, seed=1), "clips": vectors(2, seed=2)})
+    with pytest.raises(DataError, match="text_embeds is missing; the file has queries, clips"):
+        vop.evaluate_embeddings(path)
 
 
 def test_galleries_without_a_mapping_are_refused(tmp_path):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from vop.errors import VopError
 
@@ -14,6 +16,16 @@ VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model", "se
 def has_vocabulary(folder: Path) -> bool:
     """Return whether a folder has a vocabulary file."""
     return any((folder / name).exists() for name in VOCABULARIES)
+
+
+@contextmanager
+def converted_vocabulary(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder for the converted vocabulary of `folder`, which errors name instead."""
+    with TemporaryDirectory(prefix="vop-") as temporary:
+        try:
+            yield Path(temporary)
+        except VopError as error:
+            raise type(error)(str(error).replace(temporary, str(folder))) from error
 
 
 def weight_files(folder: Path, patterns: Sequence[str]) -> list[Path]:

@@ -12,6 +12,7 @@ import math
 import pickle
 import re
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,8 +28,11 @@ _DTYPE = re.compile(r"[?bB]|[iu][1248]|f[248]|[biu?]1|[US]\d{1,6}|O8?")
 _NUMPY = {f"numpy.{core}.{module}" for core in ("core", "_core") for module in ("multiarray", "numeric")}
 
 
-def read_gallery(path: str | Path) -> dict[str, Any]:
+def read_gallery(path: str | Path, names: Collection[str]) -> dict[str, Any]:
     """Return the dict in a file: arrays, lists of strings or numbers, and strings.
+
+    Args:
+        names: the entries that are wanted. The others are None, and may contain any containers of these.
 
     Raises:
         DataError: the file is missing or damaged, contains something else, or refers to code.
@@ -39,7 +43,7 @@ def read_gallery(path: str | Path) -> dict[str, Any]:
         found = _load(path)
         if not isinstance(found, dict):
             raise ValueError(f"it contains a {type(found).__name__}, not a dict")
-        return {str(name): _plain(value) for name, value in found.items()}
+        return {str(name): _plain(value) if name in names else None for name, value in found.items()}
     except DAMAGE as error:
         raise DataError(
             f"{path}: not a pickled dict of arrays, tensors and lists of strings ({reason_of(error)})"
@@ -75,6 +79,8 @@ class _GalleryUnpickler(ArchiveUnpickler):
             return self._bytes
         if (module, name) == ("torch.storage", "_load_from_bytes"):
             return self._storage
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return self._as_it_is
         known = {("torch._utils", "_rebuild_tensor_v2"), ("collections", "OrderedDict")}
         if (module, name) in known or (module == "torch" and name.endswith("Storage")):
             return super().find_class(module, name)

@@ -10,6 +10,7 @@ import reprlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ _ARRAYS = tuple(f"{kind}_embeds" for kind in KINDS)
 _LISTS = ("video_ids", "text_video_ids", "texts")
 _FACTS = ("score", "method", "data", "split")
 _ALIASES = {"vid_embeds": "video_embeds", "vid_ids": "video_ids"}
+_KNOWN = frozenset((*_ARRAYS, *_LISTS, *_FACTS, *_ALIASES))
 _LONGEST_UNIT = 1.001  # of unit vectors, and of means of unit vectors, after rounding to 16 bits
 
 Content = dict[str, Any]  # arrays by `_ARRAYS`, lists by `_LISTS`, strings by `_FACTS`
@@ -271,10 +273,9 @@ def _strings(name: str, values: Any, length: int, beside: str) -> list[str]:
 
 
 def _read_npz(path: Path) -> Content:
-    known = {*_ARRAYS, *_LISTS, *_FACTS, *_ALIASES}
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            content = {name: arrays[name] for name in arrays.files if name in known}
+            content = {name: arrays[name] if name in _KNOWN else None for name in arrays.files}
     except DAMAGE as error:
         raise DataError(f"{path}: not a .npz file of numbers and strings ({error})") from error
     return content
@@ -374,7 +375,7 @@ _READERS = {
     ".npz": _read_npz,
     ".safetensors": _read_safetensors,
     ".parquet": _read_parquet,
-    ".pkl": read_gallery,
-    ".pickle": read_gallery,
+    ".pkl": partial(read_gallery, names=_KNOWN),
+    ".pickle": partial(read_gallery, names=_KNOWN),
 }
 _WRITERS = {".npz": _write_npz, ".safetensors": _write_safetensors, ".parquet": _write_parquet}

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from vop.backbones.config_values import check_heads, check_patches, read_part, read_token_id, read_value
 from vop.backbones.family import Family
-from vop.backbones.files import has_vocabulary
+from vop.backbones.files import converted_vocabulary, has_vocabulary
 from vop.backbones.preprocessing import CLIP_MEAN, CLIP_STD, INTERPOLATIONS, Preprocessing, read_channels
 from vop.backbones.sizes import Sizes, TextSizes, VisionSizes
 from vop.errors import UsageError, VopError
@@ -152,9 +151,9 @@ def _openai_tokenizer(folder: Path, sizes: TextSizes, *, checks_end: bool) -> To
     from vop.backbones.tokenizer import Tokenizer
 
     path = package_folder(f"the vocabulary of {folder}") / FILE_NAME
-    with TemporaryDirectory(prefix="vop-") as temporary:
-        write_tokenizer(path, Path(temporary), vocab_size=sizes.vocab_size, positions=sizes.positions)
-        return Tokenizer(Path(temporary), sizes, pad_token_id=PAD, checks_end=checks_end)
+    with converted_vocabulary(folder) as converted:
+        write_tokenizer(path, converted, vocab_size=sizes.vocab_size, positions=sizes.positions)
+        return Tokenizer(converted, sizes, pad_token_id=PAD, checks_end=checks_end)
 
 
 def package_folder(what: str) -> Path:

@@ -12,13 +12,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from vop.backbones.clip.family import read_text_sizes, read_vision_sizes
 from vop.backbones.config_values import read_part, read_value
 from vop.backbones.family import Family
-from vop.backbones.files import has_vocabulary
+from vop.backbones.files import converted_vocabulary, has_vocabulary
 from vop.backbones.preprocessing import HALF, Preprocessing, read_preprocessing
 from vop.backbones.sizes import Sizes, TextSizes, VisionSizes
 from vop.errors import VopError
@@ -102,9 +101,9 @@ class SiglipFamily(Family):
             return None
         if (folder / "tokenizer.json").exists() or not (folder / SENTENCEPIECE).exists():
             return _tokenizer(folder, sizes.text)
-        with TemporaryDirectory(prefix="vop-") as temporary:
-            _convert_sentencepiece(folder, Path(temporary))
-            return _tokenizer(Path(temporary), sizes.text)
+        with converted_vocabulary(folder) as converted:
+            _convert_sentencepiece(folder, converted)
+            return _tokenizer(converted, sizes.text)
 
 
 def _tokenizer(folder: Path, sizes: TextSizes) -> Tokenizer:
