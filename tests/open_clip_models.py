@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import zlib
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
+from tiny_clip import make_tokenizer
+
+GOLDEN = Path(__file__).parent / "backbones" / "open_clip_golden.json"
 TEXT = {"context_length": 24, "vocab_size": 514, "width": 32, "heads": 4, "layers": 2}
 # Sizes of towers that are small variants of timm's.
 SMALL = {
@@ -106,6 +111,30 @@ def draw(sizes, *, images: int = 2):
         ids[row, :end] = torch.randint(1, vocab - 2, (end,), generator=generator)
         ids[row, end - 1] = vocab - 1
     return torch.randn(images, 3, side, side, generator=generator), ids
+
+
+def draw_state(shapes: Mapping[str, list[int]]) -> dict[str, torch.Tensor]:
+    """Random tensors that depend only on their names and shapes."""
+    state = {}
+    for name, shape in shapes.items():
+        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
+        state[name] = torch.randn(shape, generator=generator) * 0.1 + (0.5 if name.endswith("norm.weight") else 0)
+        if name.endswith("running_var"):
+            state[name] = state[name].abs() + 0.5
+    return state
+
+
+def make_golden_folder(folder: Path, name: str, *, vision: dict | None = None) -> Path:
+    """Write a checkpoint of a name in `LAYERED` with a vocabulary, without open_clip.
+
+    Args:
+        vision: its vision_cfg, if `LAYERED` only has the name of a tower of timm.
+    """
+    make_tokenizer(folder)
+    config = LAYERED[name] | ({"vision_cfg": vision} if vision else {})
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    save_file(draw_state(json.loads(GOLDEN.read_text())[name]["shapes"]), folder / "open_clip_model.safetensors")
+    return folder
 
 
 def timm_vision(name: str, **options: object) -> dict[str, object]:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-import zlib
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,20 +15,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from open_clip_models import LAYERED, draw, full_config, make_open_clip_folder
-
-FILE = Path(__file__).with_name("open_clip_golden.json")
-
-
-def draw_state(shapes: Mapping[str, list[int]]) -> dict[str, torch.Tensor]:
-    """Random tensors that depend only on their names and shapes."""
-    state = {}
-    for name, shape in shapes.items():
-        generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
-        state[name] = torch.randn(shape, generator=generator) * 0.1 + (0.5 if name.endswith("norm.weight") else 0)
-        if name.endswith("running_var"):
-            state[name] = state[name].abs() + 0.5
-    return state
+from open_clip_models import GOLDEN, LAYERED, draw, draw_state, full_config, make_open_clip_folder
 
 
 def main() -> None:
@@ -52,7 +37,7 @@ def main() -> None:
             "texts": [[round(value, 7) for value in row] for row in texts.tolist()],
             "images": [[round(value, 7) for value in row] for row in images.tolist()],
         }
-    FILE.write_text(json.dumps(golden) + "\n")
+    GOLDEN.write_text(json.dumps(golden) + "\n")
 
 
 if __name__ == "__main__":

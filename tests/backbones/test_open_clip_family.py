@@ -169,7 +169,12 @@ def make_words(folder) -> None:
 def test_clipa_has_no_end_mark(tmp_path):
     make_words(tmp_path)
     options = {"strip_sep_token": True}
-    text = TEXT | {"hf_tokenizer_name": str(tmp_path), "tokenizer_kwargs": options, "context_length": 8, "vocab_size": 10}
+    text = TEXT | {
+        "hf_tokenizer_name": str(tmp_path),
+        "tokenizer_kwargs": options,
+        "context_length": 8,
+        "vocab_size": 10,
+    }
     folder, _ = make_open_clip_folder(
         tmp_path, {"embed_dim": 16, "vision_cfg": VIT, "text_cfg": text | {"pool_type": "last", "no_causal_mask": True}}
     )

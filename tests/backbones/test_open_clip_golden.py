@@ -6,13 +6,11 @@ import json
 
 import pytest
 import torch
-from make_open_clip_golden import FILE, draw_state
-from safetensors.torch import save_file
 from torch import nn
 
 import vop
-from open_clip_models import LAYERED, draw
-from tiny_clip import make_tokenizer
+from open_clip_models import GOLDEN as FILE
+from open_clip_models import LAYERED, draw, draw_state, make_golden_folder
 from vop import methods
 from vop.backbones import Sizes, TextSizes, VisionSizes, find_backbone
 from vop.backbones.open_clip import timm_towers
@@ -56,12 +54,8 @@ def mobile_clip(tmp_path, monkeypatch):
     """A folder of MobileCLIP's ViT. timm would read its sizes; here the golden file has them."""
     golden = GOLDEN["MobileCLIP"]
     monkeypatch.setattr(timm_towers, "vision_sizes", lambda model: read_sizes(golden["sizes"]).vision)
-    config = LAYERED["MobileCLIP"] | {"vision_cfg": {"timm_model_name": "vit_base_mci_224"}}
     folder = tmp_path / "mobile-clip"
-    make_tokenizer(folder)
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
-    save_file(draw_state(golden["shapes"]), folder / "open_clip_model.safetensors")
-    return folder
+    return make_golden_folder(folder, "MobileCLIP", vision={"timm_model_name": "vit_base_mci_224"})
 
 
 @pytest.mark.parametrize("method", methods.available())

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import vop
+from open_clip_models import make_golden_folder
 from tiny_backbones import make_altclip_folder, make_chinese_clip_folder, make_metaclip2_folder, make_siglip_folder
 from tiny_clip import make_clip_folder
 from vop import methods
@@ -21,6 +22,7 @@ FAMILIES = {
     "siglip 2": partial(make_siglip_folder, version=2),
     "chinese_clip": make_chinese_clip_folder,
     "altclip": make_altclip_folder,
+    "open_clip": partial(make_golden_folder, name="an MLP of an odd width"),
 }
 FRAMES = 2
 TEXTS = ["a man cuts an onion", "a dog"]
@@ -29,6 +31,11 @@ TEXTS = ["a man cuts an onion", "a dog"]
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     return {name: make(tmp_path_factory.mktemp("family")) for name, make in FAMILIES.items()}
+
+
+def frames_for(model) -> torch.Tensor:
+    side = model.image_size
+    return torch.randint(0, 256, (2, FRAMES, 3, side, side), dtype=torch.uint8)
 
 
 def embed(model, frames) -> tuple[torch.Tensor, torch.Tensor]:
@@ -42,8 +49,7 @@ def test_every_method_trains_saves_and_opens(method, family, folders, tmp_path):
     settings = {"num_frames": FRAMES} | ({"text_prompts": 4} if method.startswith("vop") else {})
     model = create(method, str(folders[family]), device="cpu", **settings)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    side = model.image_size
-    frames = torch.randint(0, 256, (2, FRAMES, 3, side, side), dtype=torch.uint8)
+    frames = frames_for(model)
     trained = model.trainable()
     if trained:
         texts, videos = embed(model, frames)
@@ -64,8 +70,8 @@ def test_every_method_trains_saves_and_opens(method, family, folders, tmp_path):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_change_both_embeddings(family, folders):
     torch.manual_seed(0)
-    frames = torch.randint(0, 256, (2, FRAMES, 3, 32, 32), dtype=torch.uint8)
     plain = vop.load(folders[family], device="cpu")
+    frames = frames_for(plain)
     prompted = create("vop", str(folders[family]), num_frames=FRAMES, text_prompts=4, device="cpu")
     for changed, same in zip(embed(prompted, frames), embed(plain, frames), strict=True):
         assert (changed - same).abs().max() > 1e-4
