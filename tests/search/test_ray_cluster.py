@@ -19,7 +19,7 @@ from search.test_reembed_in_shards import assert_same
 from search.test_shards import Killed, assert_equal
 from vop.cli import main
 from vop.models.pretrained import create
-from vop.search import lease
+from vop.search import lease, vector_index
 from vop.search.sharding import plan as plan_module
 from vop.search.sharding.fragments import Target
 from vop.search.sharding.plan import Plan
@@ -87,7 +87,8 @@ def test_a_lost_node_and_a_killed_committer(cluster, folder, tiny_folder, index_
     assert_equal(on_ray, folder)
 
 
-def test_a_library_is_moved_to_another_model(cluster, folder, tiny_folder, index_videos, tmp_path, capsys):
+def test_a_library_is_moved_to_another_model(cluster, folder, tiny_folder, index_videos, tmp_path, capsys, monkeypatch):
+    """The workers also build its vector index, in parts."""
     index_videos()
     tuned = str(tmp_path / "run")
     create("vop-f+p", str(tiny_folder), num_frames=2, device="cpu").save_pretrained(tuned)
@@ -95,9 +96,13 @@ def test_a_library_is_moved_to_another_model(cluster, folder, tiny_folder, index
     reembed(by_one_process, tuned, precision="fp32")
     chosen = ["--precision", "fp32", "--workers", 1, "--device", "cpu", "--threads", 1]
     words = ["library", "reembed", folder, "--model", tuned, *chosen, "--ray", cluster.address, "--json"]
+    monkeypatch.setattr(vector_index, "EXACT_ROWS", 3)
+    monkeypatch.setattr(vector_index, "build_index", None)  # this process does not call it
     assert main(list(map(str, words))) == 0
     assert json.loads(capsys.readouterr().out)["videos"] == 4
     assert_same(folder, by_one_process)
+    moved = Store.open(folder)
+    assert moved.table.index_stats(f"{moved.models[0].column}_idx").num_indices >= 2
 
 
 def test_a_bucket_is_indexed_into_a_library_in_it(object_server, cluster, folder, tmp_path, capsys, monkeypatch):
