@@ -52,7 +52,7 @@ def add_table_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_device_options(parser: argparse.ArgumentParser) -> None:
+def add_device_options(parser: argparse._ActionsContainer) -> None:
     """Adds the options that `use_device_options` reads."""
     parser.add_argument(
         "--device", default="auto", help="Device to compute on: auto (default), cpu, cuda, cuda:N or mps."

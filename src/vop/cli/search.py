@@ -53,7 +53,22 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         nargs="*",
         help="Sentence that describes the moment. Several sentences are combined.",
     )
-    parser.add_argument(
+    _add_query(parser.add_argument_group("query"))
+    _add_results(parser.add_argument_group("results"))
+    add_filters(parser)
+    _add_exporting(parser.add_argument_group("exporting"))
+    group = parser.add_argument_group("model")
+    group.add_argument("--model", metavar="M", help="New location of the library's model, if it has moved.")
+    group.add_argument(
+        "--use", metavar="N", type=int, default=1, help="Number of the library's model to search with (default 1)."
+    )
+    group.add_argument("--precision", default="auto", help="Precision of the model: auto (default), bf16 or fp32.")
+    add_device_options(group)
+    parser.set_defaults(run=run, uses_database=True)
+
+
+def _add_query(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "-w",
         "--weighted",
         metavar=("WEIGHT", "SENTENCE"),
@@ -62,20 +77,19 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         default=[],
         help='A sentence with a weight. A negative weight finds less of it: -w -0.5 "a park".',
     )
-    parser.add_argument("--video", metavar="FILE", type=Path, help="Find moments like this video.")
-    parser.add_argument(
+    group.add_argument("--video", metavar="FILE", type=Path, help="Find moments like this video.")
+    group.add_argument(
         "--start",
         metavar="TIME",
         type=seconds,
         help="Start of the clip of --video, such as 92.5 or 1:32.5 (default: its beginning).",
     )
-    parser.add_argument("--end", metavar="TIME", type=seconds, help="End of the clip of --video (default: its end).")
-    parser.add_argument("--picture", metavar="FILE", type=Path, help="Find moments that look like this picture.")
-    parser.add_argument(
+    group.add_argument("--end", metavar="TIME", type=seconds, help="End of the clip of --video (default: its end).")
+    group.add_argument("--picture", metavar="FILE", type=Path, help="Find moments that look like this picture.")
+    group.add_argument(
         "--captions", metavar="FILE", type=Path, help="Rank the lines of this text file for --video or --picture."
     )
-    parser.add_argument("-k", type=int, default=10, help="Number of results (default 10).")
-    parser.add_argument(
+    group.add_argument(
         "--words",
         dest="words_mode",
         choices=("both", "only", "none"),
@@ -83,46 +97,48 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="Search what is seen and what is spoken or written (default), words only, or no words. "
         "In a sentence, quoted words must be spoken or written: 'a man says \"good morning\"'.",
     )
-    parser.add_argument(
+    group.add_argument(
         "--example-weight",
         metavar="WEIGHT",
         type=float,
         help="Weight of --video or --picture beside sentences, which count 1 each (default 0.5).",
     )
-    parser.add_argument(
+
+
+def _add_results(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("-k", type=int, default=10, help="Number of results (default 10).")
+    group.add_argument(
         "--order",
         choices=ORDERS,
         default="match",
         help="match: best first (default). newest, oldest: sort the -k best matches by the date of their recording.",
     )
-    parser.add_argument(
+    group.add_argument(
         "--per-video",
         metavar="N",
         type=int,
         default=1,
         help="Number of moments that one video may have among the results (default 1).",
     )
-    parser.add_argument(
+    group.add_argument(
         "--copies",
         action="store_true",
         help="Show near-duplicates of a video, too. By default, only the best one is shown.",
     )
-    add_filters(parser)
-    parser.add_argument(
+    group.add_argument(
         "--min-confidence",
         metavar="X",
         type=float,
         help="Only results of at least this confidence, from 0 to 1 (for sentences).",
     )
-    _add_uses(parser)
-    parser.add_argument("--model", metavar="M", help="New location of the library's model, if it has moved.")
-    parser.add_argument(
-        "--use", metavar="N", type=int, default=1, help="Number of the library's model to search with (default 1)."
+    group.add_argument(
+        "--strips", action="store_true", help="Show the thumbnails of each moment, if the output is a terminal."
     )
-    parser.add_argument("--precision", default="auto", help="Precision of the model: auto (default), bf16 or fp32.")
-    add_device_options(parser)
-    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
-    parser.set_defaults(run=run, uses_database=True)
+    group.add_argument("--open", action="store_true", help="Open the best moment in mpv, VLC or the default player.")
+    group.add_argument(
+        "--open-number", metavar="N", type=int, help="Open this moment of the list instead, counted from 1."
+    )
+    group.add_argument("--json", action="store_true", help="Print one JSON document.")
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
@@ -142,15 +158,7 @@ def filters_of(arguments: argparse.Namespace) -> dict[str, Any]:
     return filters
 
 
-def _add_uses(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--strips", action="store_true", help="Show the thumbnails of each moment, if the output is a terminal."
-    )
-    parser.add_argument("--open", action="store_true", help="Open the best moment in mpv, VLC or the default player.")
-    parser.add_argument(
-        "--open-number", metavar="N", type=int, help="Open this moment of the list instead, counted from 1."
-    )
-    group = parser.add_argument_group("exporting")
+def _add_exporting(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--export",
         metavar="PATH",

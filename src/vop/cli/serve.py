@@ -39,76 +39,87 @@ def add_parser(subparsers: argparse._SubParsersAction[Any]) -> None:
         help="Libraries that `vop index` made: folders, or addresses such as s3://bucket/library, which are read "
         "through a cache on the disk (VOP_CACHE names its folder, VOP_CACHE_SIZE its size; default 2GB, 0 for none).",
     )
-    parser.add_argument(
+    _add_access(parser.add_argument_group("access"))
+    _add_limits(parser.add_argument_group("limits"))
+    _add_logging(parser.add_argument_group("logging"))
+    group = parser.add_argument_group("models")
+    group.add_argument("--precision", default="auto", help="Precision of the models: auto (default), bf16 or fp32.")
+    add_device_options(group)
+    parser.add_argument("--open", action="store_true", help="Open the page in a browser.")
+    parser.set_defaults(run=run, own_signals=True, uses_database=True)
+
+
+def _add_access(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--host", metavar="ADDRESS", default="127.0.0.1", help="Address to listen on (default 127.0.0.1)."
     )
-    parser.add_argument(
-        "--port", type=int, default=8000, help="Port to listen on (default 8000). 0 chooses a free one."
-    )
-    access = parser.add_mutually_exclusive_group()
-    access.add_argument("--token", help="Access token that clients must send. auto makes a new one.")
-    access.add_argument(
+    group.add_argument("--port", type=int, default=8000, help="Port to listen on (default 8000). 0 chooses a free one.")
+    token = group.add_mutually_exclusive_group()
+    token.add_argument("--token", help="Access token that clients must send. auto makes a new one.")
+    token.add_argument(
         "--token-file",
         metavar="FILE",
         type=Path,
         help="File with the access token (default: the environment variable VOP_TOKEN, if it is set).",
     )
-    access.add_argument(
+    token.add_argument(
         "--no-token",
         action="store_true",
         help="Let everyone who can reach the address search and watch the videos.",
     )
-    parser.add_argument(
+    group.add_argument(
+        "--root-path", metavar="PATH", default="", help="Path at which a proxy serves the page, such as /videos."
+    )
+    group.add_argument(
+        "--read-only", action="store_true", help="Refuse to change tags and favourites from the page and the API."
+    )
+    group.add_argument(
+        "--indexing",
+        action=argparse.BooleanOptionalAction,
+        help="Let clients start and stop an indexing of the libraries' folders (default: if the server has a token or "
+        "only this machine can reach it).",
+    )
+
+
+def _add_limits(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--max-upload-mb",
         metavar="MB",
         type=int,
         default=512,
         help="Maximum size of an uploaded file to search by (default 512).",
     )
-    parser.add_argument(
+    group.add_argument(
         "--queue",
         metavar="N",
         type=int,
         help="Maximum number of requests in progress (default 256). Further requests get status 503.",
     )
-    parser.add_argument(
+    group.add_argument(
         "--memory",
         metavar="GB",
         type=float,
         help="Memory to keep libraries of more than 50,000 segments in, all together (default: a quarter of the "
         "machine's). 0 searches them on the disk.",
     )
-    parser.add_argument(
-        "--root-path", metavar="PATH", default="", help="Path at which a proxy serves the page, such as /videos."
-    )
-    parser.add_argument(
-        "--read-only", action="store_true", help="Refuse to change tags and favourites from the page and the API."
-    )
-    parser.add_argument(
-        "--indexing",
-        action=argparse.BooleanOptionalAction,
-        help="Let clients start and stop an indexing of the libraries' folders (default: if the server has a token or "
-        "only this machine can reach it).",
-    )
-    parser.add_argument("--precision", default="auto", help="Precision of the models: auto (default), bf16 or fp32.")
-    add_device_options(parser)
-    parser.add_argument("--open", action="store_true", help="Open the page in a browser.")
-    parser.add_argument(
+
+
+def _add_logging(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--metrics",
         action="store_true",
         help="Serve Prometheus metrics at /metrics. If the server has a token, they need it too.",
     )
-    parser.add_argument(
+    group.add_argument(
         "--access-log",
         metavar="FILE",
         help="File to log requests to, one per line. - is standard error.",
     )
-    parser.add_argument(
+    group.add_argument(
         "--log-level",
         metavar="LEVEL",
         help=f"Lowest level of messages to log: {', '.join(_LOG_LEVELS)} (default warning, or debug with --debug).",
     )
-    parser.set_defaults(run=run, own_signals=True, uses_database=True)
 
 
 def run(arguments: argparse.Namespace) -> None:
