@@ -4,14 +4,15 @@ python bench/shards.py [--model mini] [--videos 24] [--seconds 60] [--size 640x3
 
 The videos are those of bench/index.py. Every worker decodes with one process and embeds with one thread, so that two
 workers need two free cores. The ways alternate: `vop index` in this process (one), the same in shards with one worker
-process (shards_1) and with two (shards_2).
+process (shards_1), with one that has only one core (shards_1_core), and with two (shards_2).
 
-A worker process takes seconds to start and to load its model, whatever the number of videos. `start_1_seconds` and
-`start_2_seconds` are the times of runs with two short videos, beyond that of one process. The overhead and the speed-up
-are also reported without them, as for many videos. `machine_speed_up_of_2` is what the machine allows: two processes
-that only decode, each half of the videos with PyAV, against one that decodes all of them. One worker decodes and embeds
-at the same time, so it uses more than one core: `cores_of_1`. `…_cpu` is the processor time of all processes together,
-which is more reliable than the elapsed time if other jobs share the machine. It is measured on Linux only.
+A worker process takes seconds to start and to load its model, whatever the number of videos. `start_…_seconds` are the
+times of runs with two short videos, beyond that of one process. The overhead and the speed-ups are also reported
+without them, as for many videos. `machine_speed_up_of_2` is what the machine allows: two processes that only decode,
+each half of the videos with PyAV, against one that decodes all of them. One worker decodes and embeds at the same time,
+so it uses more than one core: `cores_of_1`. `speed_up_of_2_with_a_core_each` compares two workers on two cores with one
+on one core, as batch systems give them. `…_cpu` is the processor time of all processes together, which is more reliable
+than the elapsed time if other jobs share the machine. It is measured on Linux only.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before PyTorch is imported, also in the workers
@@ -41,6 +44,8 @@ from vop.utils.threads import usable_cores
 
 BATCH = 16
 _PR_SET_CHILD_SUBREAPER = 36  # prctl
+
+Way = Callable[[Path, Path], IndexReport]  # of a library and a folder
 
 
 def cpu_seconds() -> float:
@@ -76,21 +81,35 @@ def machine_speed_up(folder: Path) -> float:
     return seconds[0] / seconds[1]
 
 
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Give one core to the processes that are started within."""
+    usable = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(usable)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, usable)
+
+
 def measure(model: str, videos: Path, short: Path, *, repeats: int) -> dict:
     def one(library: Path, folder: Path) -> IndexReport:
         return index(library, [folder], model=model, workers=1, batch_size=BATCH)
 
-    def shards(jobs: int) -> Callable[[Path, Path], IndexReport]:
-        return lambda library, folder: index_in_processes(
-            library, [folder], jobs=jobs, model=model, workers=1, batch_size=BATCH
-        )
+    def shards(jobs: int, library: Path, folder: Path) -> IndexReport:
+        return index_in_processes(library, [folder], jobs=jobs, model=model, workers=1, batch_size=BATCH)
 
-    ways = {"one": one, "shards_1": shards(1), "shards_2": shards(2)}
-    times: dict[str, list[float]] = {name: [] for name in [*ways, "start_1", "start_2"]}
+    def on_one_core(library: Path, folder: Path) -> IndexReport:
+        with one_core():
+            return shards(1, library, folder)
+
+    in_shards: dict[str, Way] = {"1": partial(shards, 1), "1_core": on_one_core, "2": partial(shards, 2)}
+    ways: dict[str, Way] = {"one": one, **{f"shards_{name}": way for name, way in in_shards.items()}}
+    times: dict[str, list[float]] = {name: [] for name in [*ways, *(f"start_{name}" for name in in_shards)]}
     cpu: dict[str, list[float]] = {name: [] for name in times}
     machine: list[float] = []
 
-    def timed(way: Callable[[Path, Path], IndexReport], library: Path, folder: Path) -> tuple[IndexReport, float]:
+    def timed(way: Way, library: Path, folder: Path) -> tuple[IndexReport, float]:
         before = cpu_seconds()
         done = way(library, folder)
         return done, cpu_seconds() - before
@@ -106,13 +125,13 @@ def measure(model: str, videos: Path, short: Path, *, repeats: int) -> dict:
                 times[name].append(report.seconds)
                 cpu[name].append(used)
             shortest, least = timed(one, Path(scratch, f"short-{number}"), short)
-            for jobs in (1, 2):
-                started, used = timed(shards(jobs), Path(scratch, f"start-{jobs}-{number}"), short)
-                times[f"start_{jobs}"].append(started.seconds - shortest.seconds)
-                cpu[f"start_{jobs}"].append(used - least)
+            for name, way in in_shards.items():
+                started, used = timed(way, Path(scratch, f"start-{name}-{number}"), short)
+                times[f"start_{name}"].append(started.seconds - shortest.seconds)
+                cpu[f"start_{name}"].append(used - least)
     seconds = {name: statistics.median(own) for name, own in times.items()}
     used_cpu = {name: statistics.median(own) for name, own in cpu.items()}
-    work = {jobs: seconds[f"shards_{jobs}"] - seconds[f"start_{jobs}"] for jobs in (1, 2)}
+    work = {name: seconds[f"shards_{name}"] - seconds[f"start_{name}"] for name in in_shards}
     return {
         "model": model,
         "videos": report.added,
@@ -122,10 +141,11 @@ def measure(model: str, videos: Path, short: Path, *, repeats: int) -> dict:
         "overhead_cpu": used_cpu["shards_1"] / used_cpu["one"] - 1,
         "overhead_cpu_without_start": (used_cpu["shards_1"] - used_cpu["start_1"]) / used_cpu["one"] - 1,
         "overhead": seconds["shards_1"] / seconds["one"] - 1,
-        "overhead_without_start": work[1] / seconds["one"] - 1,
+        "overhead_without_start": work["1"] / seconds["one"] - 1,
         "speed_up_of_2": seconds["shards_1"] / seconds["shards_2"],
-        "speed_up_of_2_without_start": work[1] / work[2],
-        "cores_of_1": (used_cpu["shards_1"] - used_cpu["start_1"]) / work[1],
+        "speed_up_of_2_without_start": work["1"] / work["2"],
+        "speed_up_of_2_with_a_core_each": work["1_core"] / work["2"],
+        "cores_of_1": (used_cpu["shards_1"] - used_cpu["start_1"]) / work["1"],
         "machine_speed_up_of_2": statistics.median(machine),
         "cores": usable_cores(),
     }
