@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 
 from released import STOP_FRAMES, STOP_SIZES, clip, contrastive_loss, drawn, inputs, probe
 from vop import methods
 from vop.backbones.sizes import VIT_B_32
+from vop.methods.stop import Convolution
 from vop.models.params import count_parameters
 
 GOLDEN = json.loads(Path(__file__).with_name("stop_golden.json").read_text())
@@ -181,3 +183,17 @@ def test_parameters():
     attention = 4 * (768 * 768 + 768)
     between = attention + 2 * 9 * plate + 9 + 1 + 1 + (49 * 16 + 16 + 1 + 16 * 4 + 4) + 5 * 11 * 11 + 1
     assert counts["stop"].true_count == counts["dgl-linear"].true_count + adapters + within + between == 4_331_936
+
+
+@pytest.mark.parametrize("size", [(3, 11, 11), (5, 3, 1), (3, 15, 25)])
+def test_convolutions_by_frames_equal_those_in_three_dimensions(size):
+    torch.manual_seed(0)
+    ours = Convolution(2, 3, size=size).double()
+    theirs = nn.Conv3d(2, 3, size, padding=tuple(side // 2 for side in size)).double()
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(2, 2, 4, 7, 9, dtype=torch.double, requires_grad=True)
+    torch.testing.assert_close(ours(x), theirs(x))
+    for found, expected in zip(
+        *(torch.autograd.grad(one(x).square().sum(), [x, one.weight, one.bias]) for one in (ours, theirs)), strict=True
+    ):
+        torch.testing.assert_close(found, expected)

@@ -304,7 +304,7 @@ def test_the_lock_of_a_dead_process_expires(films, monkeypatch):
 
 
 def test_a_living_process_keeps_the_lock(films, monkeypatch):
-    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.0)
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 3.0)
     monkeypatch.setattr(lease, "RENEW_SECONDS", 0.1)
     own, taken = Lease(LOCK), threading.Event()
     own.acquire(lambda: None)
@@ -316,7 +316,7 @@ def test_a_living_process_keeps_the_lock(films, monkeypatch):
 
     thread = threading.Thread(target=take)
     thread.start()
-    assert not taken.wait(2.5)
+    assert not taken.wait(4.5)
     own.check()
     own.release()
     assert taken.wait(30)

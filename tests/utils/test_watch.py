@@ -26,7 +26,8 @@ try:
         ranks = join()
         assert ranks.gather(ranks.rank * 10) == [0, 10]
         assert ranks.share("abcde", lambda part: [letter * 2 for letter in part]) == ["aa", "bb", "cc", "dd", "ee"]
-        time.sleep(1.5 * watch.BEAT_SECONDS)  # both count
+        while not all(watch._current._numbers() or [0]):  # until both count
+            time.sleep(0.1)
         if ranks.rank == 1:
             if how == "killed":
                 os.kill(os.getpid(), signal.SIGKILL)
