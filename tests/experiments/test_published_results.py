@@ -17,7 +17,7 @@ FOLDER = DOCS / "results"
 LATER = {"vop-f+p+bias", "tempme", "stop", "discovla", "dgl-linear", "dgl-transformer"}
 UNMEASURED = {"vop-p", "vop-c", "vop-f", "vop-f+c"}
 PUBLISHED = {"emoji-motion": METHODS.keys() - LATER, "emoji-motion-2": METHODS.keys() - LATER - UNMEASURED}
-OURS = FOLDER / "emoji-motion-2-ours.json"
+OURS, PROMPTS = FOLDER / "emoji-motion-2-ours.json", FOLDER / "emoji-motion-2-prompts.json"
 
 
 @pytest.fixture(scope="module", params=PAGES)
@@ -60,6 +60,22 @@ def test_the_folder_is_small():
     files = list(FOLDER.iterdir())
     assert len(files) <= 12
     assert sum(path.stat().st_size for path in files) < 1_000_000
+
+
+def test_the_table_of_video_prompts_matches_the_data_files():
+    page = (DOCS / "emoji-motion-2.md").read_text(encoding="utf-8")
+    section = page.partition("### Prompts by function and by position")[2].partition("\n###")[0]
+    shown = [line for line in section.splitlines() if line.startswith("| vop")]
+    arms = {
+        arm.name: arm for path in (FOLDER / "emoji-motion-2.json", PROMPTS) for one in read(path) for arm in one.arms
+    }
+    assert len(shown) == 4
+    for line in shown:
+        name, *cells = [cell.strip() for cell in line.strip("|").split("|")]
+        arm = arms[name.removesuffix(", one seed")]
+        means = [arm.mean.t2v.r1, arm.mean.t2v.r5, arm.mean.v2t.r1, arm.mean.r_sum, arm.mean.extras["order"]]
+        assert [cell.split(" ± ")[0] for cell in cells[:5]] == [f"{mean:.1f}" for mean in means]
+        assert cells[5] == f"{arm.parameters.true_count:,}"
 
 
 def test_our_own_recipes_table_matches_its_data_file():
