@@ -1,8 +1,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
-# One process more than there are cores, because some tests wait: for a browser, or for a process to be noticed as dead.
-PROCESSES := $(shell $(PYTHON) -c 'import os; print(os.cpu_count() + 1)')
-PYTEST := $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
 .PHONY: install browser demo test pytest coverage test-fast cluster-test lint types docs wheel bench results
 .DEFAULT_GOAL := install

@@ -188,6 +188,8 @@ class _Notifier:
 def _changes(folder: Path, stop: threading.Event, *, poll_seconds: float | None) -> Iterator[set[Path]]:
     """Yield the paths that change below a folder, and nothing once it is being watched and from time to time.
 
+    It ends when the folder is deleted. A new one at its path is not watched, and may have the same identity.
+
     Raises:
         FileNotFoundError: the folder does not exist.
         OSError, RuntimeError: it cannot be watched.
@@ -209,6 +211,8 @@ def _changes(folder: Path, stop: threading.Event, *, poll_seconds: float | None)
     )
     for changes in found:
         yield {Path(path) for _, path in changes}
+        if (watchfiles.Change.deleted, str(folder)) in changes:
+            return
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:
