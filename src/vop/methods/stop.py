@@ -86,8 +86,8 @@ class STOP(DGLLinear):
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolve (b, c, f, h, w) in 3D to (b, C, f, h, w), with zeros around, by one 2D convolution of each frame.
 
-    Its channels are those of the frames within the kernel. On a CPU, PyTorch's 3D convolution of nine channels takes 20
-    times as long.
+    Its channels are those of the frames within the kernel. On a CPU without AVX-512, PyTorch's 3D convolution of nine
+    channels took more than 20 times as long.
 
     Args:
         weight: the kernels (C, c, t, v, u), of odd sizes.
