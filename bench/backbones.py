@@ -1,6 +1,6 @@
 """Measure each family of backbones against its original implementation, with random weights at base size.
 
-    python bench/backbones.py [--device cpu] [--families clip siglip ...] [--videos 1] [--compile] [--json]
+    python bench/backbones.py [--device cpu] [--families clip siglip ...] [--videos 4 32] [--compile] [--json]
 
 Two things are timed, by turns with the original in one run: embedding videos of 12 frames, and a training step (both
 towers forward, InfoNCE, and back to the pixels and the embedded captions, as prompts need it). The originals are those
@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from vop.backbones.towers import CLIP
 from vop.utils.timing import timed
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+PARTS = ("embedding", "step")
 
 
 @dataclass(frozen=True)
@@ -106,60 +107,66 @@ def convert(original: Original) -> CLIP:
     return clip.eval().requires_grad_(False)
 
 
-def measure(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(name: str, arguments: argparse.Namespace) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """Yield the figures of each number of videos and each precision."""
     torch.manual_seed(0)
-    original = ORIGINALS[name]()
-    original.model.eval().requires_grad_(False)
+    original, device = ORIGINALS[name](), torch.device(arguments.device)
+    original.model.eval().requires_grad_(False).to(device)
     for parameter in original.model.parameters():  # some start at zero, which would hide a difference
         parameter.data.add_(torch.randn_like(parameter) * 0.01)
-    ours, device = convert(original).to(arguments.device), torch.device(arguments.device)
-    original.model.to(device)
+    with device:
+        ours = convert(original)
     if arguments.compile:
         compile_layers(ours)
-    pixels = random_pixels(ours.sizes, arguments.videos, frames=NUM_FRAMES).flatten(0, 1).to(device)
-    length = ours.sizes.text.positions if original.model_type == "open_clip" else None  # it takes no other
-    ids = random_ids(ours.sizes.text, arguments.videos * 8, length=length).to(device)
-    found: dict[str, Any] = {}
     for kind in arguments.precisions:
         dtype = DTYPES[kind]
         ours.compute_in(dtype)
         original.model.to(dtype)
-        ways = {
-            "ours": (lambda x: ours.embed_frames(x.unflatten(0, (-1, NUM_FRAMES))).flatten(0, 1), ours.embed_tokens),
-            "original": (original.images, original.texts),
-        }
+        for videos in arguments.videos:
+            yield videos, kind, measure_batch(name, ours, original, dtype, videos, arguments.repeats)
+
+
+def measure_batch(
+    name: str, ours: CLIP, original: Original, dtype: torch.dtype, videos: int, repeats: int
+) -> dict[str, Any]:
+    """Compare our towers with the original on a batch of videos, with 8 captions each."""
+    device = ours.log_logit_scale.device
+    pixels = random_pixels(ours.sizes, videos, frames=NUM_FRAMES).flatten(0, 1).to(device, dtype)
+    length = ours.sizes.text.positions if original.model_type == "open_clip" else None  # it takes no other
+    ids = random_ids(ours.sizes.text, videos * 8, length=length).to(device)
+    ways: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+        "ours": (lambda x: ours.embed_frames(x.unflatten(0, (-1, NUM_FRAMES))).flatten(0, 1), ours.embed_tokens),
+        "original": (original.images, original.texts),
+    }
+    tables = {"ours": ours.text.positions, "original": _positions(original.model)}
+    with torch.no_grad():
+        a, b = (F.normalize(images(pixels).float(), dim=-1) for images, _ in ways.values())
+        c, d = (F.normalize(texts(ids).float(), dim=-1) for _, texts in ways.values())
+    difference = max((a - b).abs().max().item(), (c - d).abs().max().item())
+    if dtype == torch.float32 and difference > 1e-3:
+        raise SystemExit(f"{name}: the embeddings differ by {difference:.2g}: nothing to compare")
+
+    def embed(way: str) -> None:
         with torch.no_grad():
-            a, b = (F.normalize(images(pixels.to(dtype)).float(), dim=-1) for images, _ in ways.values())
-            c, d = (F.normalize(texts(ids).float(), dim=-1) for _, texts in ways.values())
-        difference = max((a - b).abs().max().item(), (c - d).abs().max().item())
-        if dtype == torch.float32 and difference > 1e-3:
-            raise SystemExit(f"{name}: the embeddings differ by {difference:.2g}: nothing to compare")
-        tables = {"ours": ours.text.positions, "original": _positions(original.model)}
+            ways[way][0](pixels)
 
-        def embed(way: str, pixels: Tensor = pixels, ways: Any = ways, dtype: torch.dtype = dtype) -> None:
-            with torch.no_grad():
-                ways[way][0](pixels.to(dtype))
+    def step(way: str) -> None:
+        images, texts = ways[way]
+        tables[way].requires_grad_(True)
+        x = pixels.detach().requires_grad_(True)
+        embedded = F.normalize(images(x).float().unflatten(0, (-1, NUM_FRAMES)).mean(dim=1), dim=-1)
+        captions = F.normalize(texts(ids).float(), dim=-1)[: len(embedded)]
+        logits = 100 * captions @ embedded.T
+        target = torch.arange(len(embedded), device=logits.device)
+        (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)).backward()
+        tables[way].requires_grad_(False)
+        tables[way].grad = None
 
-        def step(
-            way: str, pixels: Tensor = pixels, ways: Any = ways, dtype: torch.dtype = dtype, tables: Any = tables
-        ) -> None:
-            images, texts = ways[way]
-            tables[way].requires_grad_(True)
-            x = pixels.to(dtype).detach().requires_grad_(True)
-            videos = F.normalize(images(x).float().unflatten(0, (-1, NUM_FRAMES)).mean(dim=1), dim=-1)
-            captions = F.normalize(texts(ids).float(), dim=-1)[: len(videos)]
-            logits = 100 * captions @ videos.T
-            target = torch.arange(len(videos), device=logits.device)
-            (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)).backward()
-            tables[way].requires_grad_(False)
-            tables[way].grad = None
-
-        found[kind] = {
-            "difference": difference,
-            "embedding": compare(embed, arguments.repeats, device),
-            "step": compare(step, arguments.repeats, device),
-        }
-    return found
+    return {
+        "difference": difference,
+        "embedding": compare(embed, repeats, device),
+        "step": compare(step, repeats, device),
+    }
 
 
 def _positions(model: nn.Module) -> nn.Parameter:
@@ -188,30 +195,28 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="Device: cpu, cuda or mps.")
     parser.add_argument("--families", nargs="+", default=list(ORIGINALS), choices=list(ORIGINALS), metavar="NAME")
     parser.add_argument("--precisions", nargs="+", default=list(DTYPES), choices=list(DTYPES))
-    parser.add_argument("--videos", type=int, default=1, help="Videos of 12 frames in a batch.")
+    parser.add_argument("--videos", type=int, nargs="+", default=[1], help="Videos of 12 frames in a batch.")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--compile", action="store_true", help="Compile our layers, as `vop … --compile` does.")
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     arguments = parser.parse_args()
-    found, skipped = {}, {}
+    found: list[dict[str, Any]] = []
+    skipped = {}
     for name in arguments.families:
         if name.partition(" ")[0] not in FAMILIES.names():
             skipped[name] = "this version does not read the family"
             continue
         try:
-            found[name] = measure(name, arguments)
+            for videos, kind, values in measure(name, arguments):
+                found.append({"family": name, "videos": videos, "precision": kind, **values})
+                if not arguments.json:
+                    times = (f"{values[part]['ours'] * 1000:8.1f} ms, {values[part]['ratio']:5.2f}x" for part in PARTS)
+                    line = f"embedding {'   step '.join(times)}   {values['difference']:.1g}"
+                    print(f"{name:<28} {videos:>3} {kind}  {line}", flush=True)
         except ImportError as error:
             skipped[name] = str(error)
-            continue
-        if not arguments.json:
-            for kind, values in found[name].items():
-                embedding, step = values["embedding"], values["step"]
-                times = (f"{part['ours'] * 1000:8.1f} ms, {part['ratio']:5.2f}x" for part in (embedding, step))
-                print(f"{name:<28} {kind}  embedding {'   step '.join(times)}   {values['difference']:.1g}", flush=True)
     if arguments.json:
-        print(
-            json.dumps({"device": arguments.device, "videos": arguments.videos, "families": found, "skipped": skipped})
-        )
+        print(json.dumps({"device": arguments.device, "measured": found, "skipped": skipped}))
     else:
         for name, why in skipped.items():
             print(f"{name}: skipped: {why}")

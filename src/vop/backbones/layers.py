@@ -160,12 +160,17 @@ class Attention(nn.Module):
         projected = self.in_proj(x)
         if beside_in_proj is not None:
             projected = projected + beside_in_proj(x)
-        qkv = projected.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # each (b, h, n, d/h)
+        # (b, n, 3h, d/h), in parts of one axis: their gradient is one copy, that of parts in the front two.
+        heads = projected.unflatten(-1, (3 * self.heads, -1))
+        if angles is None or shared:
+            parts = heads.chunk(3, dim=2)
+        else:
+            turned, v = heads.split([2 * self.heads, self.heads], dim=2)
+            parts = (*rotate(turned, (angles[0][:, None], angles[1][:, None])).chunk(2, dim=2), v)
+        q, k, v = (part.transpose(1, 2) for part in parts)  # each (b, h, n, d/h)
         if shared:
-            q, k, v = qkv
             x = attend_by_frame(q, k, v, shared=shared, frames=frames, angles=angles, read=read)
         else:
-            q, k, v = qkv if angles is None else (*rotate(qkv[:2], angles), qkv[2])
             x = attend(q[:, :, :read], k, v, causal=causal, keys=keys, bias=bias)
         x = self._project(x)
         if fuse is not None:

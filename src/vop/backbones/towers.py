@@ -93,7 +93,8 @@ class VisionTower(Tower):
         if self.class_embedding is not None:
             cls = self.class_embedding.to(self.dtype).expand(len(pixels), 1, -1)
             patches = torch.cat([cls, patches], dim=1)
-        return patches + self.positions.to(self.dtype)
+        # The convolution leaves each channel together; sums would keep that order, and every layer would copy them.
+        return patches.contiguous() + self.positions.to(self.dtype)
 
     def run_layer(
         self,
