@@ -15,6 +15,7 @@ import json
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -183,7 +184,7 @@ def compare(work: Callable[[str], None], repeats: int, device: torch.device) -> 
     seconds: dict[str, list[float]] = {"ours": [], "original": []}
     for turn in range(repeats + 1):
         for way, times in seconds.items():
-            passed = timed(lambda way=way: work(way), device)
+            passed = timed(partial(work, way), device)
             if turn:  # the first warms up
                 times.append(passed)
     middle = {way: statistics.median(times) for way, times in seconds.items()}
