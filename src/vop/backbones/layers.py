@@ -160,7 +160,7 @@ class Attention(nn.Module):
         projected = self.in_proj(x)
         if beside_in_proj is not None:
             projected = projected + beside_in_proj(x)
-        # (b, n, 3h, d/h), in parts of one axis: their gradient is one copy, that of parts in the front two.
+        # Dividing (b, n, 3h, d/h) costs one copy in the gradient; moving q, k and v to the front would cost two.
         heads = projected.unflatten(-1, (3 * self.heads, -1))
         if angles is None or shared:
             parts = heads.chunk(3, dim=2)
