@@ -274,3 +274,9 @@ class TestRefusals:
             shutil.copyfile(other / name, copy / name)
         with pytest.raises(VopError, match=r"ids up to \d+, the token embedding up to \d+"):
             find_backbone(str(copy)).tokenizer()
+
+
+def test_tokens_are_stored_one_after_another(siglip):
+    vision = find_backbone(str(siglip)).load().vision
+    size = vision.sizes.image_size
+    assert vision.embed(torch.randn(2, 3, size, size)).is_contiguous()  # otherwise each layer would copy them
