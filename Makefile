@@ -2,6 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist loadgroup --no-loadscope-reorder
 
+# Otherwise each process that a test starts would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: install browser demo test pytest coverage test-fast cluster-test lint types docs wheel bench results
 .DEFAULT_GOAL := install
 
@@ -15,11 +18,13 @@ install: .venv/installed
 demo: install
 	$(BIN)/vop demo
 
-# The page's tests need a Chromium. Where there is none and none can be installed, they are skipped and say so.
+# The page's tests need a Chromium. Its headless shell takes a third less processor time for them. Where there is none
+# and none can be installed, they are skipped and say so.
 browser:
-	@command -v chromium chromium-browser google-chrome >/dev/null || { \
-	  [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } || \
+	@command -v chromium-headless-shell >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+	  apt-get update -qq && for name in chromium-headless-shell chromium; do \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$name >/dev/null && exit 0; done; } || \
+	  command -v chromium chromium-browser google-chrome >/dev/null || \
 	  echo "no Chromium: the tests of the page will be skipped; install one to run them"
 
 # Everything that has to hold before a change goes in. The type checker uses one core, so it runs beside the tests.

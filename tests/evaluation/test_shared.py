@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import torch
 from safetensors.numpy import load_file
 
 import vop
+from forked import run_ranks
 from tiny_data import write_videos
 from vop.cli import main
 from vop.datasets.frames import FrameStore
@@ -23,7 +21,7 @@ from vop.datasets.validation import readable_part
 from vop.models.pretrained import create
 from vop.video.resizing import Resizing
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("three-processes")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ranks")]
 
 # Three processes, so that parts are uneven. The command ends the job.
 JOB = """
@@ -93,15 +91,10 @@ def training(tiny_folder: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def by_three(tiny_folder, table, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("three")
-    script = out / "job.py"
-    script.write_text(JOB)
     given = [str(table), str(out), *evaluations(tiny_folder, table, out / "results"), training(tiny_folder)]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3", str(script)]
-    done = subprocess.run(
-        [*launch, json.dumps(given)], capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    (out / "stdout").write_text(done.stdout)
+    done = run_ranks(JOB, [json.dumps(given)], ranks=3)
+    assert [rank.returncode for rank in done] == [0, 0, 0], [rank.stderr[-3000:] for rank in done]
+    (out / "stdout").write_text("".join(rank.stdout for rank in done))
     return out
 
 

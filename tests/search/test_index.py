@@ -19,7 +19,7 @@ from vop.errors import UsageError, VopError
 from vop.search.library import Library
 from vop.search.manifest import SegmentationConfig
 from vop.search.store import Store
-from vop.search.sync import forget, index, ingest, reader
+from vop.search.sync import forget, index, ingest, reader, restore
 from vop.video.frames import read_frames
 
 
@@ -126,6 +126,56 @@ def test_a_new_file_at_the_path_of_a_renamed_one(index_videos, folder, videos, m
         *(("renamed.mp4", place) for place in range(3)),
     }
     assert found["renamed.mp4", 2]["video"] == content != found["b.mp4", 0]["video"]
+
+
+@pytest.mark.parametrize("commit_seconds", [-1, 1e9])
+def test_names_may_move_on(index_videos, folder, videos, monkeypatch, commit_seconds):
+    """The small file is committed at the path of the large one before that is found at its own new path."""
+    monkeypatch.setattr(ingest, "COMMIT_SECONDS", commit_seconds)
+    index_videos(workers=1)
+    before = rows(folder)
+    videos["b"].rename(videos["b"].with_name("z.mp4"))
+    videos["a"].rename(videos["b"])
+    index_videos(workers=1)
+    after = rows(folder)
+    assert after["b.mp4", 0]["video"] == before["a.mp4", 0]["video"]
+    assert [after["z.mp4", place]["video"] for place in range(3)] == [before["b.mp4", 0]["video"]] * 3
+    assert len(after) == len(before)
+
+
+def test_metadata_follows_the_content(index_videos, folder, videos, tmp_path):
+    table = tmp_path / "authors.csv"
+    table.write_text("path,author\nvideos/a.mp4,alice\nvideos/b.mp4,bob\n")
+    index_videos(metadata=table)
+    videos["b"].rename(videos["b"].with_name("z.mp4"))
+    videos["a"].rename(videos["b"])
+    index_videos()
+    authors = {name: row["about_author"] for (name, _), row in rows(folder).items()}
+    assert authors == {"b.mp4": "alice", "z.mp4": "bob", "c.mp4": None, "d.mp4": None}
+
+
+def test_a_restored_video_leaves_the_path_of_a_copy(index_videos, folder, videos):
+    index_videos()
+    videos["a"].unlink()
+    index_videos(prune=True, yes=True)
+    shutil.copy(videos["b"], videos["a"])
+    index_videos()
+    assert restore(folder) == [str(videos["a"])]
+    for _ in range(2):
+        report = index_videos()
+        assert [failed.path for failed in report.failures] == [str(videos["a"])]
+        assert {name for name, _ in rows(folder)} == {"b.mp4", "c.mp4", "d.mp4"}
+
+
+def test_a_deleted_copy_in_a_folder_of_copies_is_no_failure(index_videos, videos, tmp_path):
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    for name in "ac":
+        shutil.copy(videos[name], backup)
+    index_videos(tmp_path / "videos", backup)
+    (backup / "a.mp4").unlink()
+    report = index_videos(tmp_path / "videos", backup)
+    assert [failed.path for failed in report.failures] == [str(backup / "c.mp4")]
 
 
 def test_a_copy_is_listed_and_replaces_a_deleted_original(index_videos, folder, videos, no_decoding, monkeypatch):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +10,12 @@ import pytest
 
 import vop
 from clips import write_clip
+from forked import Ended, run_ranks
 from vop.cli import main
 from vop.search.manifest import SegmentationConfig
 
 pytest.importorskip("lance", reason="pylance is not installed: pip install 'vop[shards]'")
-pytestmark = pytest.mark.xdist_group("three-processes")
+pytestmark = pytest.mark.xdist_group("ranks")
 
 # Every rank tells which films it has read. The command ends the job.
 JOB = """
@@ -65,13 +63,8 @@ def table(tmp_path) -> Path:
     return table
 
 
-def launch(tmp_path: Path, given: dict, words: list[str], *, ranks: int) -> subprocess.CompletedProcess[str]:
-    script = tmp_path / "job.py"
-    script.write_text(JOB)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", str(script)]
-    arguments = json.dumps([given, words, str(tmp_path)])
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run([*command, arguments], capture_output=True, text=True, env=environment, check=False)
+def launch(tmp_path: Path, given: dict, words: list[str], *, ranks: int) -> list[Ended]:
+    return run_ranks(JOB, [json.dumps([given, words, str(tmp_path)])], ranks=ranks)
 
 
 def settings(model: Path, table: Path, library: Path) -> dict:
@@ -89,9 +82,10 @@ def test_three_processes_report_like_one(table, tiny_folder, tmp_path, capsys):
     words = ["evaluate", str(tiny_folder), "--data", str(table), "--moments", "--num-frames", "2", "--window", "2"]
     words += ["--overlap", "0", "--workers", "1", "--precision", "fp32", "--json"]
     done = launch(tmp_path, settings(tiny_folder, table, tmp_path / "kept"), words, ranks=3)
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert [rank.returncode for rank in done] == [0, 0, 0], [rank.stderr[-3000:] for rank in done]
+    assert [rank.stdout for rank in done[1:]] == ["", ""]
     assert main(words) == 0
-    assert timeless(json.loads(done.stdout)) == timeless(json.loads(capsys.readouterr().out))
+    assert timeless(json.loads(done[0].stdout)) == timeless(json.loads(capsys.readouterr().out))
 
     given = settings(tiny_folder, table, tmp_path / "alone")
     alone = vop.evaluate_moments(**given | {"segmentation": SegmentationConfig(**given["segmentation"])})
@@ -107,6 +101,7 @@ def test_three_processes_report_like_one(table, tiny_folder, tmp_path, capsys):
 
 def test_a_rank_that_fails_ends_the_job(table, tiny_folder, tmp_path):
     done = launch(tmp_path, settings(tiny_folder, table, tmp_path / "kept"), [], ranks=2)
-    assert done.returncode != 0
-    assert "rank 1 of 2" in done.stderr
-    assert "no space left on this device" in done.stderr
+    assert all(rank.returncode for rank in done)
+    assert "no space left on this device" in done[1].stderr
+    assert "rank 1 of 2" in done[0].stderr
+    assert "no space left on this device" in done[0].stderr

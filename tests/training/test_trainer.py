@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from worlds import MadeFrames, split
 
 import vop
+from forked import run_ranks
 from tiny_backbones import make_siglip_folder
 from vop.backbones import find_backbone
 from vop.errors import UsageError, VopError
@@ -598,16 +599,14 @@ def trained_by_two_processes(backbones, tmp_path_factory):
     folder = tmp_path_factory.mktemp("two")
     here = Path(__file__).parent
     folders = {name: str(backbone.folder) for name, backbone in backbones.items()}
-    script = folder / "job.py"
-    script.write_text(TWO_PROCESSES.format(tests=[str(here), str(here.parent)], folders=folders, out=str(folder)))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-3000:]
+    code = TWO_PROCESSES.format(tests=[str(here), str(here.parent)], folders=folders, out=str(folder))
+    done = run_ranks(code, ranks=2)
+    assert [rank.returncode for rank in done] == [0, 0], [rank.stderr[-3000:] for rank in done]
     return folder
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("two-processes")
+@pytest.mark.xdist_group("ranks")
 @pytest.mark.parametrize("name", SHARED)
 def test_two_processes_train_like_one(backbones, trained_by_two_processes, tmp_path, name):
     """Embeddings are gathered with gradients; each process sees half of the batch, at once or in chunks."""
@@ -657,7 +656,7 @@ leave()
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("two-processes")
+@pytest.mark.xdist_group("ranks")
 def test_two_nodes_resume_after_one_has_died(tiny, trained_by_two_processes, tmp_path):
     """Two launchers on loopback. One is killed with its process; the other one ends and names the dead rank."""
     here, name = Path(__file__).parent, "vop-f+p-chunked"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import subprocess
-import sys
 
 import pytest
 
+from forked import run_ranks
 from vop.utils.watch import watched
 
 # Rank 1 fails while rank 0 waits for it, in an exchange or without one.
@@ -47,21 +45,8 @@ except BaseException as error:
 """
 
 
-def start(rank: int, port: int, *words: str) -> subprocess.Popen:
-    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    return subprocess.Popen(
-        [sys.executable, "-c", JOB, *words], env=os.environ | place | where, stdout=subprocess.PIPE, text=True
-    )
-
-
-def free_port() -> int:
-    with socket.socket() as some:
-        some.bind(("127.0.0.1", 0))
-        return some.getsockname()[1]
-
-
 @pytest.mark.slow
+@pytest.mark.xdist_group("ranks")
 @pytest.mark.parametrize(
     ("how", "where", "cause"),
     [
@@ -71,19 +56,13 @@ def free_port() -> int:
     ],
 )
 def test_a_failed_rank_ends_the_others_with_its_cause(how, where, cause):
-    port = free_port()
-    processes = [start(rank, port, how, where) for rank in range(2)]
-    try:
-        said, failed = (process.communicate(timeout=120)[0] for process in processes)
-    finally:
-        for process in processes:
-            process.kill()
-    assert processes[0].returncode == 1
-    assert said.startswith("rank 1 of 2")
-    assert said.strip().endswith(f"failed: {cause}")
-    assert (f"process {processes[1].pid} on {socket.gethostname()}" in said) == (how != "killed")
+    waiting, failed = run_ranks(JOB, [how, where], ranks=2)
+    assert waiting.returncode == 1
+    assert waiting.stdout.startswith("rank 1 of 2")
+    assert waiting.stdout.strip().endswith(f"failed: {cause}")
+    assert (f"process {failed.pid} on {socket.gethostname()}" in waiting.stdout) == (how != "killed")
     own = {"killed": "", "error": "own: RuntimeError\n", "stopped": "own: KeyboardInterrupt\n"}
-    assert (processes[1].returncode, failed) == (-9 if how == "killed" else 3, own[how])
+    assert (failed.returncode, failed.stdout) == (-9 if how == "killed" else 3, own[how])
 
 
 def test_one_process_is_not_watched(monkeypatch):

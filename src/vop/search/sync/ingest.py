@@ -251,6 +251,7 @@ class Ingest:
         if record is None or not is_same_state(record, file):
             if not is_known_copy(file, self._failed_before, self.records):
                 return False
+            self._remove_changed(file)  # what was restored here is not in the file
             self.failed.add(path)
             return True
         values = self._metadata_with_copies(path)
@@ -272,7 +273,7 @@ class Ingest:
             case DecodedVideo():
                 self._add(finished, result, before=reader.path_of(result.file.video))
             case KnownContent():  # the file has moved, or only its modification time has changed
-                self._writer.update(result.video, file, self._metadata_of(file), before=result.before)
+                self._writer.update(result.video, file, self._metadata_of(file, result.before), before=result.before)
                 moved = result.before != path
                 self.report.moved += moved
                 self.report.unchanged += not moved
@@ -294,7 +295,7 @@ class Ingest:
         """Add a decoded video; `before` is the path where the library had the same content."""
         library, path = self.library, str(finished.job.path)
         rows = make_rows(
-            replace(decoded.file, metadata=self._metadata_of(finished.job)),
+            replace(decoded.file, metadata=self._metadata_of(finished.job, before or path)),
             finished.clips,
             finished.strips,
             dict(zip(columns_of(library.models), finished.embeddings, strict=True)),
@@ -359,9 +360,12 @@ class Ingest:
             else:
                 self._fail(str(file.path), UNREADABLE, f"{COPY_OF}{original}: {reason}", file)
 
-    def _metadata_of(self, file: FoundFile) -> dict[str, str]:
-        """Return the metadata of a file: the library's values for its path, overridden by the metadata file's."""
-        record = self.records.get(str(file.path))
+    def _metadata_of(self, file: FoundFile, before: str) -> dict[str, str]:
+        """Return the metadata of a file: the library's values for the path `before`, overridden by the metadata file's.
+
+        Another video may have been at the file's own path.
+        """
+        record = self.records.get(before)
         had = {} if record is None else {name: value for name, value in record.metadata.items() if value is not None}
         return had | dict(self.metadata.of(file.path) if self.metadata else {})
 
@@ -434,7 +438,7 @@ class Writer:
     def __init__(self, library: Store) -> None:
         self._library = library
         self._last, self._commits = time.monotonic(), 0
-        self._committed: set[str] = set()  # paths of added videos
+        self._committed: set[str] = set()  # paths of added and of moved videos, which must stay
         self._clear()
 
     def _clear(self) -> None:
@@ -447,13 +451,12 @@ class Writer:
     def add(self, rows: pa.Table, *, replacing: Iterable[str]) -> None:
         """Add a video, and remove the library's videos at these paths."""
         self._rows.append(rows)
-        # The content's old path may have new content, which must stay.
         self._replacing.update(set(replacing) - self._committed)
 
     def update(self, video: str, file: FoundFile, values: Mapping[str, str], *, before: str) -> None:
         """Update a video's path, size, time and these values of its metadata; its segments stay."""
         self._updates[video] = Update(video, file, values)
-        self._replacing |= {before, str(file.path)}
+        self._replacing |= {before, str(file.path)} - self._committed
 
     def remove(self, path: str) -> None:
         """Remove a video whose file has changed."""
@@ -480,7 +483,7 @@ class Writer:
         rows = [*self._rows, *updated_rows(self._library, self._updates.values())]
         if rows:
             self._library.put(pa.concat_tables(rows), replacing=self._replacing)
-            self._committed.update(*(own.column("path").to_pylist()[:1] for own in self._rows))
+            self._committed.update(*(own.column("path").to_pylist()[:1] for own in rows))
             self._commits += 1
         removed = self._removed
         self._clear()

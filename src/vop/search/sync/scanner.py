@@ -291,23 +291,27 @@ def split_missing(paths: Iterable[str], records: Mapping[str, VideoRecord]) -> t
     An object was deleted if its server says so.
 
     A file was deleted if its folder still exists, is not empty (hidden files do not count), and is on the filesystem of
-    the file. If that filesystem is unknown, another video must exist in the folder. A folder that is missing, empty or
-    on another filesystem may be a drive or a share that is not mounted.
+    the file. If that filesystem is unknown, another video must exist in the folder; for a file that is no video of the
+    library, the folder may also be on the filesystem of any of its videos. A folder that is missing, empty or on another
+    filesystem may be a drive or a share that is not mounted.
 
     Args:
         records: the videos of the library, by path, which name their filesystems.
     """
     has_content, filesystem, is_mounted = cache(_has_content), cache(volume_of), cache(_mount_detector(records))
     has_sibling = cache(lambda folder: any(map(is_unchanged, _in_folder(folder, records))))
+    volumes = {record.volume for record in records.values()}
 
     def is_deleted(path: str) -> bool:
         folder = os.path.dirname(path)
         if not has_content(folder):
             return False
-        before = records[path].volume if path in records else None
+        present = filesystem(folder)
+        if path not in records:  # a copy, or a file that could not be read
+            return has_sibling(folder) or present in volumes - {None}
+        before = records[path].volume
         if before is None:  # unknown in older libraries
             return has_sibling(folder)
-        present = filesystem(folder)
         return before == present or _is_same_mount(before, present, is_mounted)
 
     deleted: list[str] = []
