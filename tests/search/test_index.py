@@ -170,6 +170,7 @@ def test_a_restored_video_leaves_the_path_of_a_copy(index_videos, folder, videos
 def test_a_deleted_copy_in_a_folder_of_copies_is_no_failure(index_videos, videos, tmp_path):
     backup = tmp_path / "backup"
     backup.mkdir()
+    index_videos()
     for name in "ac":
         shutil.copy(videos[name], backup)
     index_videos(tmp_path / "videos", backup)

@@ -438,7 +438,7 @@ class Writer:
     def __init__(self, library: Store) -> None:
         self._library = library
         self._last, self._commits = time.monotonic(), 0
-        self._committed: set[str] = set()  # paths of added and of moved videos, which must stay
+        self._committed: dict[str, str] = {}  # by path, the videos that were added or moved there
         self._clear()
 
     def _clear(self) -> None:
@@ -451,12 +451,16 @@ class Writer:
     def add(self, rows: pa.Table, *, replacing: Iterable[str]) -> None:
         """Add a video, and remove the library's videos at these paths."""
         self._rows.append(rows)
-        self._replacing.update(set(replacing) - self._committed)
+        self._replace(replacing, by=rows.column("video")[0].as_py())
 
     def update(self, video: str, file: FoundFile, values: Mapping[str, str], *, before: str) -> None:
         """Update a video's path, size, time and these values of its metadata; its segments stay."""
         self._updates[video] = Update(video, file, values)
-        self._replacing |= {before, str(file.path)} - self._committed
+        self._replace((before, str(file.path)), by=video)
+
+    def _replace(self, paths: Iterable[str], *, by: str) -> None:
+        """Replace the rows at these paths, unless another video than `by` has come there: it must stay."""
+        self._replacing.update(path for path in paths if self._committed.get(path, by) == by)
 
     def remove(self, path: str) -> None:
         """Remove a video whose file has changed."""
@@ -483,7 +487,7 @@ class Writer:
         rows = [*self._rows, *updated_rows(self._library, self._updates.values())]
         if rows:
             self._library.put(pa.concat_tables(rows), replacing=self._replacing)
-            self._committed.update(*(own.column("path").to_pylist()[:1] for own in rows))
+            self._committed |= {own.column("path")[0].as_py(): own.column("video")[0].as_py() for own in rows}
             self._commits += 1
         removed = self._removed
         self._clear()
