@@ -183,6 +183,18 @@ def test_lists_written_by_pandas_are_read(tmp_path):
     assert list(load(path).split("train").captions) == [text.replace('""', '"') for text in expected]
 
 
+@pytest.mark.parametrize("cell", ["{'one', \"it's two\"}", "frozenset({'one', \"it's two\"})"])
+def test_sets_written_by_python_are_read_in_their_order(tmp_path, cell):
+    path = write_table(tmp_path / "mine.csv", [("a.mp4", cell), ("b.mp4", "{one} or {two}")])
+    assert list(load(str(path)).split("train").captions) == ["one", "it's two", "{one} or {two}"]
+
+
+def test_spellings_of_a_path_are_one_video(tmp_path):
+    path = write_table(tmp_path / "mine.csv", [("v/a.mp4", "one"), ("./v/a.mp4", "two"), ("v//a.mp4", "three")])
+    (video,) = load(str(path)).split("train").videos
+    assert (video.id, video.path) == ("v/a.mp4", tmp_path / "v" / "a.mp4")
+
+
 @pytest.mark.parametrize(
     "cell",
     [
@@ -192,6 +204,14 @@ def test_lists_written_by_pandas_are_read(tmp_path):
         "['a', 'b'",
         "array(['a'], dtype=object)",
         "[b'a']",
+        "[['a', 'b']]",
+        '[["a"], ["b"]]',
+        "[('a', 'b')]",
+        "[{'caption': 'a'}]",
+        '[{"caption": "a"}]',
+        "{'caption': 'a'}",
+        "{'a', nan}",
+        "frozenset({'a', 1})",
     ],
 )
 @pytest.mark.parametrize("suffix", ["csv", "jsonl", "parquet"])

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from vop.datasets.benchmark import overlaps
@@ -45,8 +45,10 @@ _STRING = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
 _ITEM = rf"\s*(?:{_STRING}|None)\s*"
 # Require commas: NumPy prints lists as ['a' 'b'], which Python would join into one string.
 _PYTHON_LIST = re.compile(rf"\[(?:{_ITEM}(?:,{_ITEM})*(?:,\s*)?)?\]|\({_ITEM},(?:{_ITEM},)*(?:{_ITEM})?\)", re.DOTALL)
-_ENDS_OF_LISTS = ("]", ")", "'", '"', ",", "...")  # NumPy and pandas abbreviate long lists
-_LIKE_A_LIST = re.compile(r"(?:array\()?\[\s*[ub]?['\"]|array\(\[")
+_PYTHON_SET = re.compile(rf"(?:frozenset\()?\{{({_ITEM}(?:,{_ITEM})*(?:,\s*)?)\}}\)?", re.DOTALL)
+_STARTS_OF_LISTS = ("[", "(", "{", "array(", "frozenset(")
+_ENDS_OF_LISTS = ("]", ")", "}", "'", '"', ",", "...")  # NumPy and pandas abbreviate long lists
+_LIKE_A_LIST = re.compile(r"(?:array\(|frozenset\()?[\[{]\s*[\[({]*\s*[ub]?['\"]|array\(\[")
 
 
 @dataclass
@@ -210,6 +212,8 @@ def _video_id(value: Any, place: str, column: str) -> str:
             "a video is a path, a name or a whole number"
         )
     name = nfc(str(value).strip())  # one id for all Unicode forms of a name
+    if "://" not in name:
+        name = str(PurePosixPath(name))  # and for all spellings of a path: ./a.mp4, v//a.mp4
     if "\0" in name or max(map(_bytes, name.split("/"))) > MAX_NAME_BYTES or _bytes(name) > MAX_PATH_BYTES:
         raise DataError(
             f"{place}: the column {column!r} holds {reprlib.repr(name)}, which cannot be a file name; name the "
@@ -250,21 +254,24 @@ def _parse_list(text: str, place: str, column: str) -> str | list[Any] | tuple[A
         DataError: the cell looks like a list, but it is unclear where its captions end.
     """
     cell = text.strip()
-    if not cell.startswith(("[", "(", "array(")):
+    if not cell.startswith(_STARTS_OF_LISTS):
         return text
+    if members := _PYTHON_SET.fullmatch(cell):
+        cell = f"[{members[1]}]"  # a set would lose their order
     if cell.startswith("["):
         with suppress(ValueError, RecursionError):
             found = json.loads(cell)
-            is_empty = all(item is None for item in found)
-            return found if is_empty or any(isinstance(item, str) for item in found) else text  # "[2020]" is text
+            if not any(isinstance(item, list | dict) for item in found):
+                is_empty = all(item is None for item in found)
+                return found if is_empty or any(isinstance(item, str) for item in found) else text  # "[2020]" is text
     if _PYTHON_LIST.fullmatch(cell):
         with suppress(ValueError, SyntaxError), warnings.catch_warnings(action="ignore"):  # unknown escapes
             found_items: list[Any] | tuple[Any, ...] = ast.literal_eval(cell)
             return found_items
     if _LIKE_A_LIST.match(cell) and cell.endswith(_ENDS_OF_LISTS):
         raise DataError(
-            f"{place}: the column {column!r} holds {reprlib.repr(cell)}, which looks like a list printed by NumPy or "
-            'another program; give each caption its own row, or write the list as JSON: ["one", "two"]'
+            f"{place}: the column {column!r} holds {reprlib.repr(cell)}, which looks like a list printed by "
+            'NumPy or another program; give each caption its own row, or write the list as JSON: ["one", "two"]'
         )
     return text
 

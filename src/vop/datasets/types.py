@@ -135,7 +135,10 @@ class Dataset:
         """Return a split by name; if it does not exist, a DataError lists those that do."""
         if name not in self.splits:
             notes = "".join(f"; {note}" for note in self.notes)  # a reader's notes say which files were missing
-            raise DataError(f"{self.name} has no {name!r} split; it has: {', '.join(self.splits) or 'none'}{notes}")
+            raise DataError(
+                f"{self.name} has no {name!r} split; it has: {', '.join(self.splits) or 'none'}{notes}; a table names "
+                "its splits in a column 'split'"
+            )
         return self.splits[name]
 
     @property
