@@ -7,7 +7,9 @@ from itertools import cycle, islice, product
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import vop
 from search.filtered import found
 from search.libraries import a_file, make_library
 from search.owners_videos import rows, write_video
@@ -18,6 +20,7 @@ from vop.search.sync import forget, reader
 from vop.search.sync.metadata import read_metadata
 from vop.search.sync.scanner import is_below
 from vop.video.find import absolute_path, find_videos
+from vop.video.picture import is_picture
 
 
 def nfc(text: str) -> str:
@@ -223,3 +226,21 @@ class TestIndex:
         assert {row[f"about_{nfc('année')}"] for row in rows(folder).values()} == {nfc("Noël"), nfc("Été")}
         (tmp_path / "about.csv").write_text(nfc((tmp_path / "about.csv").read_text()))
         assert index_videos(metadata=tmp_path / "about.csv").described == 0
+
+
+@pytest.mark.parametrize("given", FORMS)
+def test_files_and_libraries_are_found_in_any_form(tiny_folder, tmp_path, given):
+    written = nfd if given is nfc else nfc
+    folder = tmp_path / written("Zürich")
+    video = write_video(folder / written("Kühe.mp4"), seed=1)
+    picture = folder / written("Kühe.png")
+    Image.new("RGB", (32, 32)).save(picture)
+    library = vop.Library.create(folder / written("Bücher"), model=str(tiny_folder), num_frames=2, precision="fp32")
+    library.index([folder])
+    asked = tmp_path / given("Zürich")
+    assert vop.probe(asked / given("Kühe.mp4")).num_frames == vop.probe(video).num_frames
+    assert is_picture(asked / given("Kühe.png"))
+    opened = vop.Library.open(asked / given("Bücher"))
+    for query in (given("Kühe.mp4"), given("Kühe.png")):
+        assert [moment.path for moment in opened.search(asked / query, k=1)] == [str(video)]
+    assert opened.mark([asked / given("Kühe.mp4")], add=["cows"]) == 1

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 from vop.errors import UsageError
 from vop.utils.files import expand
+from vop.utils.names import existing_path
 
 SCHEMES = {"s3": "Amazon S3 and compatible servers", "gs": "Google Cloud Storage", "az": "Azure Blob Storage"}
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
@@ -67,9 +68,9 @@ Location: TypeAlias = Path | Address
 
 
 def absolute(place: str | os.PathLike[str] | Address) -> Location:
-    """Return a location from which it does not matter where the process runs."""
+    """Return a location from which it does not matter where the process runs, as the names are spelled on disk."""
     found = location(place)
-    return found if isinstance(found, Address) else expand(found).absolute()
+    return found if isinstance(found, Address) else existing_path(expand(found).absolute())
 
 
 def is_address(text: str) -> bool:

@@ -14,6 +14,7 @@ import av
 from av.video.frame import PictureType
 
 from vop.errors import VideoError
+from vop.utils.names import existing_path
 from vop.video.clip import DISPLAY, Clip
 from vop.video.colour import ColourConverter, alpha_decoder
 from vop.video.picture import is_animation
@@ -53,7 +54,7 @@ class VideoDecoder:
     """
 
     def __init__(self, path: str | Path, *, stream: int | None = None, threads: int = 1) -> None:
-        self.path = Path(path)
+        self.path = existing_path(path)
         self._closing = ExitStack()
         self._open(stream)
         self.codec = alpha_decoder(self.stream) or self.stream.codec_context

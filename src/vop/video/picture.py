@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vop.errors import UsageError, VideoError
+from vop.utils.names import existing_path
 from vop.video.colour import over_ground
 from vop.video.resizing import Resizing
 from vop.video.shape import square
@@ -43,7 +44,7 @@ def picture_frames(path: str | Path, *, num_frames: int, resizing: Resizing) -> 
 def is_picture(path: str | Path) -> bool:
     """Return whether the file begins like a picture that `picture_frames` reads. The rest may be damaged."""
     try:
-        with _quiet(), Image.open(path, formats=FORMATS):
+        with _quiet(), _open(path):
             return True
     except Image.DecompressionBombError:
         return True
@@ -54,16 +55,20 @@ def is_picture(path: str | Path) -> bool:
 def is_animation(path: str | Path) -> bool:
     """Return whether the file is a picture in a supported format with more than one frame."""
     try:
-        with _quiet(), Image.open(path, formats=FORMATS) as image:
+        with _quiet(), _open(path) as image:
             return getattr(image, "is_animated", False)
     except (OSError, ValueError, Image.DecompressionBombError):
         return False
 
 
+def _open(path: str | Path) -> Image.Image:
+    return Image.open(existing_path(path), formats=FORMATS)
+
+
 def _read(path: Path) -> np.ndarray:
     """Return pixels, uint8 (h, w, 3)."""
     try:
-        with _quiet(), Image.open(path, formats=FORMATS) as image:
+        with _quiet(), _open(path) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise VideoError(path, f"its header claims {image.width} x {image.height} pixels, {_MOST}")
             return np.array(opaque_rgb(ImageOps.exif_transpose(image)))

@@ -13,6 +13,7 @@ import av
 from av.stream import Discard, Disposition
 
 from vop.errors import UsageError, VideoError
+from vop.utils.names import existing_path
 from vop.video.clip import Clip
 from vop.video.timeline import Timeline, TimelineReader, is_mp4
 
@@ -71,6 +72,7 @@ def packets_of(container: av.container.InputContainer, *streams: Stream) -> Iter
 
 @contextmanager
 def _opened(path: Path, format_bytes: int) -> Iterator[av.container.InputContainer]:
+    path = existing_path(path)
     _check_file(path)
     try:
         # The prefix "file:" keeps FFmpeg from reading a name with a colon as a URL. The whitelist keeps playlists from
