@@ -387,6 +387,7 @@ def test_the_documented_method_trains_and_loads(with_example, workplace, tiny_fo
     assert tuned.trainable()["method.weights"].abs().max() > 0
     paths = [video.path for video in videos]
     torch.testing.assert_close(load(tmp_path / "run").encode_video(paths), tuned.encode_video(paths), rtol=0, atol=0)
+    assert load(tmp_path / "run", num_frames=5).encode_video(paths).shape == tuned.encode_video(paths).shape
     assert count_parameters(find_sizes("ViT-B/32"), only=[with_example])[with_example].true_count == 12
 
 

@@ -167,6 +167,18 @@ class TestCard:
         _, front, text = (folder / "README.md").read_text().split("---\n", 2)
         return yaml.safe_load(front), text
 
+    @pytest.mark.parametrize("before", [b"", b"# My recordings\n", b"caf\xe9\n"])
+    def test_what_the_owner_wrote_below_is_kept(self, model, tmp_path, before):
+        card = tmp_path / "README.md"
+        card.write_bytes(before)
+        for _ in range(2):
+            model.save_pretrained(tmp_path)
+            with card.open("ab") as file:
+                file.write(b"a note\n")
+        text = card.read_bytes()
+        assert text.count(b"library_name: vop") == 1
+        assert text.endswith(before + b"a note\na note\n")
+
     def test_it_names_method_and_backbone(self, model, tmp_path, tiny_folder):
         front, text = self.read(model, tmp_path / "run")
         assert front["library_name"] == "vop"

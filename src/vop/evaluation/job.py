@@ -72,7 +72,8 @@ def evaluate(
         on_bad_video: "skip" leaves unreadable videos out and lists them; "fail" stops.
         bank_videos: the number of training videos, each with one caption, in QB-Norm's bank. QB-Norm is left out if
             it is 0, if the data set has no training split, or if the training split is evaluated.
-        write_card: the model's run folder. The results are added to its README.md and config.json.
+        write_card: the model's run folder. The results are written into its config.json and the card in its
+            README.md; what stands below the card stays.
         save_embeddings: a .npz, .safetensors or .parquet file for the embeddings, which `evaluate_embeddings` reads.
         shared: share the work among the processes that `torchrun` or `accelerate launch` started. Each of them makes
             this call and gets the same report; the first one writes files. A loaded model must be on its process's

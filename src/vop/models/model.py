@@ -447,8 +447,8 @@ class TextVideoModel(nn.Module):
         lengths = [*self.method.table_lengths(num_frames), *(num_frames for _ in self.head.frame_tables())]
         for (parameter, axis), length in zip(self.frame_tables(), lengths, strict=True):
             rows = parameter.data.movedim(axis, -1)
-            resized = F.interpolate(rows.flatten(0, -2)[None], length, mode="linear")[0]
-            parameter.data = resized.unflatten(0, rows.shape[:-1]).movedim(-1, axis).contiguous()
+            resized = F.interpolate(rows.reshape(1, -1, rows.shape[-1]), length, mode="linear")
+            parameter.data = resized.reshape(*rows.shape[:-1], length).movedim(-1, axis).contiguous()
         self.method.num_frames = self.method.settings["num_frames"] = num_frames
 
     def frame_tables(self) -> list[tuple[nn.Parameter, int]]:

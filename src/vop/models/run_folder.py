@@ -30,6 +30,7 @@ from vop.utils.files import atomic_write, check_file
 from vop.utils.parsing import read_json_object
 from vop.version import VERSION
 
+_OWNERS_PART = "<!-- Below this line, write what you like: vop keeps it when it writes the card again. -->"
 CONFIG, WEIGHTS, CARD, TRAINING = "config.json", "model.safetensors", "README.md", "training"
 BACKBONE = "backbone"  # folder of a backbone inside the run
 PUBLISHED = [CONFIG, WEIGHTS, CARD, f"{BACKBONE}/*"]
@@ -115,13 +116,25 @@ class RunConfig(BaseModel):
 
 
 def write_run(folder: Path, config: RunConfig, trained: Mapping[str, Tensor], *, card: str) -> None:
-    """Write the folder, each file atomically. The weights come before the configuration that refers to them."""
+    """Write the folder, each file atomically. The weights come before the configuration that refers to them.
+
+    What the owner has written below the model card stays.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.items()}
     with atomic_write(folder / WEIGHTS) as path:
         save_file(state, path, metadata={"format": "pt"})
+    card = f"{card}\n{_OWNERS_PART}\n{_owners_text(folder / CARD)}"
     for name, text in ((CONFIG, config.to_json()), (CARD, card)):
         with atomic_write(folder / name) as path:
-            path.write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+
+def _owners_text(card: Path) -> str:
+    """Return what stands below the card in a README.md: all of it if the file is no card of vop."""
+    if not card.exists():
+        return ""
+    written, mark, kept = card.read_text(encoding="utf-8", errors="surrogateescape").partition(f"{_OWNERS_PART}\n")
+    return kept if mark or "library_name: vop" in written else f"\n{written}"
 
 
 def is_run(folder: Path) -> bool:
