@@ -119,8 +119,8 @@ class TestTags:
     def test_sources_are_tried_in_order(self):
         tags = {
             APPLE: "2011-01-01T00:00:00Z",
-            "creation_time": "2012-01-01T00:00:00Z",
-            "DATE_RECORDED": "2013-01-01",
+            "DATE_RECORDED": "2012-01-01",
+            "creation_time": "2013-01-01T00:00:00Z",
             "DATE_DIGITIZED": "2014-01-01",
             "date": "2015-01-01",
         }

@@ -23,8 +23,9 @@ from typing import NamedTuple
 
 _SOURCES = {  # by tag, in the order of priority
     "com.apple.quicktime.creationdate": "creationdate",
+    "date_recorded": "date",  # Matroska's creation_time is when the file was written
     "creation_time": "creation_time",
-    **dict.fromkeys(("date_recorded", "date_digitized", "date", "creationdate", "date_encoded"), "date"),
+    **dict.fromkeys(("date_digitized", "date", "creationdate", "date_encoded"), "date"),
 }
 _FIRST_YEAR = 1980
 _TOMORROW = timedelta(days=1)

@@ -31,8 +31,21 @@ from vop.video.kinds import VIDEO, is_live_photo, kind_by_content, kind_by_name,
 
 # Folders in which a NAS (Synology, QNAP) or an operating system keeps previews, snapshots, and deleted or repaired
 # files. Windows writes these names in upper or lower case. Names that begin with a dot are hidden anyway.
-_SYSTEM_FOLDERS = {"@eaDir", "#recycle", "#snapshot", "@Recycle", "@Recently-Snapshot", "lost+found"}
-_WINDOWS_FOLDERS = {"$recycle.bin", "system volume information"}
+_SYSTEM_FOLDERS = {
+    *(
+        "@eaDir",
+        "#recycle",
+        "#snapshot",
+        "@Recycle",
+        "@Recently-Snapshot",
+        "@Transcode",
+        "@sharebin",
+        "@tmp",
+    ),  # of a NAS
+    *("Network Trash Folder", "Temporary Items"),  # of macOS on a share
+    "lost+found",
+}
+_WINDOWS_FOLDERS = re.compile(r"\$recycle\.bin|recycle[rd]|system volume information|found\.\d{3}", re.IGNORECASE)
 
 HIDDEN = "hidden"
 SYSTEM = "a folder of the system"
@@ -343,7 +356,7 @@ def _is_system_folder(entry: os.DirEntry[str]) -> bool:
 
 def is_of_system(name: str) -> bool:
     """Return whether a folder with this name belongs to a NAS or an operating system."""
-    return name in _SYSTEM_FOLDERS or name.lower() in _WINDOWS_FOLDERS
+    return name in _SYSTEM_FOLDERS or _WINDOWS_FOLDERS.fullmatch(name) is not None
 
 
 def _is_companion(entry: os.DirEntry[str], companions: Mapping[str, str]) -> bool:
