@@ -89,6 +89,17 @@ def test_a_model_can_be_added(make, tuned, videos):
     assert opened.search(vector, k=1, model=1)[0].score < 0.999
 
 
+def test_one_of_two_models_can_be_kept_alone(make, tuned, tiny_folder):
+    library = make()
+    before = contents(library)
+    reembed(library, tuned, keep=True, precision="fp32")
+    with pytest.raises(UsageError, match="has this model already"):
+        reembed(library, str(tiny_folder), keep=True, precision="fp32")
+    reembed(library, str(tiny_folder), precision="fp32")
+    (model,) = Store.open(library).models
+    assert same(contents(library, model.column), before)
+
+
 def test_new_videos_are_embedded_by_every_model(make, tuned, videos):
     from search.owners_videos import write_video
 

@@ -132,7 +132,7 @@ def _tags(arguments: argparse.Namespace) -> None:
     if arguments.source:
         report = library.import_marks(arguments.source)
         if not arguments.json:
-            say(f"imported: tags and favourites of {count('video or moment', report.imported)}")
+            say(f"imported: {count('tagged or favourite item', report.imported)}")
         if report.waiting:
             warn(f"not in the library: {report.waiting:,} of them; they apply once their videos are indexed")
         if report.unknown:

@@ -134,7 +134,7 @@ def _say_unproven(result: TrainingResult, best: MetricsDict, untuned: MetricsDic
 
     videos, is_untuned = count("validation video", untuned["videos"]), result.selection == UNTUNED
     if result.p is None:
-        found = f"{videos} are too few to tell whether tuning helped; the tuned model was kept without proof"
+        found = f"{videos} cannot tell whether tuning helped; the tuned model was kept without proof"
     else:
         is_worse = best["t2v"]["mnr"] > untuned["t2v"]["mnr"]
         found = "worse than untuned" if is_worse else "not provably better than untuned"

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from vop.datasets.frames import FrameSource
 from vop.datasets.types import Split, Video
 from vop.datasets.validation import ON_BAD_VIDEO
-from vop.errors import DataError, FileFailure, UsageError, VideoError, unknown_name
+from vop.errors import DataError, FileFailure, VideoError, unknown_name
 from vop.evaluation.metrics import RetrievalMetrics, metrics_from_embeddings, retrieval_metrics, similarity_matrix
 from vop.models.model import TextVideoModel
+from vop.utils.checks import check_whole
 from vop.utils.fitting import FittingBatches
 from vop.utils.progress import Progress, silent, stage
 from vop.utils.ranks import ALONE, Ranks
@@ -125,8 +126,9 @@ def embed_split(
     """
     if on_bad_video not in ON_BAD_VIDEO:
         raise unknown_name("on_bad_video", on_bad_video, ON_BAD_VIDEO)
-    if batch_size < 1 or (workers is not None and workers < 1):
-        raise UsageError(f"batch_size {batch_size} and workers {workers} are not allowed: give 1 or more")
+    check_whole("batch_size", batch_size, at_least=1)
+    if workers is not None:
+        check_whole("workers", workers, at_least=1)
     workers = workers or max(1, free_cores() // ranks.local_size)
     with _inference(model):
         embed_videos = _embed_videos if ranks.size == 1 else partial(_share_videos, ranks)

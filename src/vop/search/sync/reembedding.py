@@ -229,7 +229,8 @@ def _free_column(library: Store) -> str:
 def _new_manifest(library: Store, described: LibraryModel, model: TextVideoModel, *, keep: bool) -> Manifest:
     """Return the manifest of the re-embedded library."""
     had = library.manifest
-    if any(described.fingerprint == old.fingerprint for old in had.models):
+    others = [old for old in had.models if old.fingerprint != described.fingerprint]
+    if len(others) < len(had.models) and (keep or not others):
         raise UsageError(f"{library.path} has this model already: {described.name} ({described.fingerprint})")
     if keep and (model.num_frames, model.resizing) != (had.num_frames, had.resizing):
         raise UsageError(
