@@ -296,7 +296,7 @@ class TestEvaluationCalls:
         ("words", "says"),
         [
             (["--num-frames", 0], "num_frames is 0"),
-            (["--batch-size", 0], "batch_size 0"),
+            (["--batch-size", 0], "batch_size is 0"),
             (["--bank", -1], "bank_videos is -1"),
             (["--precision", "half"], "unknown precision 'half'"),
             (["--on-bad-video", "skp"], "unknown on_bad_video 'skp'"),
