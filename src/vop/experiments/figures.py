@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import cache, partial, wraps
 from importlib.resources import as_file, files
 from io import StringIO
 from itertools import cycle
@@ -85,15 +85,22 @@ _PAPER: dict[str, Any] = {"markerfacecolor": PAPER, "markeredgecolor": INK, "mar
 
 P = ParamSpec("P")
 Curve = dict[int, float]  # by epoch
+Drawings = dict[str, dict[str, Callable[[], Figure]]]  # by file stem and name; see `figures_of`
 
 
 def _styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
-    """Make a drawing function use the style of `figures.mplstyle`."""
+    """Make a drawing function use the style of `figures.mplstyle`, and fix the layout of its figure.
+
+    Each file that the figure is saved to would compute the layout again.
+    """
 
     @wraps(draw)
     def drawn(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with as_file(files(__package__) / "templates" / "figures.mplstyle") as style, matplotlib.style.context(style):
-            return draw(*args, **kwargs)
+            figure = draw(*args, **kwargs)
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
+            return figure
 
     return drawn
 
@@ -450,17 +457,17 @@ def _legend_outside(axes: Axes, *, entries: int) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), ncols=math.ceil(entries / 18))
 
 
-def figures_of(several: Sequence[ExperimentResults]) -> dict[str, dict[str, Callable[[], Figure]]]:
-    """Return the drawing function of each figure that applies.
+def figures_of(several: Sequence[ExperimentResults]) -> Drawings:
+    """Return the drawing function of each figure that applies. Each draws once, and then returns the same figure.
 
     Returns:
         a mapping by the experiment's file stem ("" for figures of all experiments), then by the figure's name.
     """
-    figures: dict[str, dict[str, Callable[[], Figure]]] = {"": {}}
+    figures: Drawings = {"": {}}
     if any(map(_has_gains, several)):
-        figures[""]["gains"] = partial(gains_by_benchmark, several)
+        figures[""]["gains"] = cache(partial(gains_by_benchmark, several))
     for stem, results in zip(file_stems(several), several, strict=True):
-        figures[stem] = {name: partial(draw, results) for name, draw in _figures_of_one(results).items()}
+        figures[stem] = {name: cache(partial(draw, results)) for name, draw in _figures_of_one(results).items()}
     return figures
 
 

@@ -67,7 +67,7 @@ def write_report(several: Sequence[ExperimentResults], folder: Path, *, name: st
     for stem, own in drawings.items():
         for figure, draw in own.items():
             figures.save_figure(draw(), folder, f"{stem}-{figure}" if stem else figure)
-    return write_html(several, folder / f"{name}.html")
+    return _write_html(several, folder / f"{name}.html", drawings)
 
 
 def write_html(several: Sequence[ExperimentResults], path: Path) -> Path:
@@ -84,7 +84,10 @@ def write_html(several: Sequence[ExperimentResults], path: Path) -> Path:
     """
     if not several:
         raise UsageError("no results to report: give at least one")
-    drawings = figures.figures_of(several)
+    return _write_html(several, path, figures.figures_of(several))
+
+
+def _write_html(several: Sequence[ExperimentResults], path: Path, drawings: figures.Drawings) -> Path:
     if len(several) == 1:  # with one experiment, its section holds all figures
         stem = file_stems(several)[0]
         drawings = {"": {}, stem: drawings[""] | drawings[stem]}
