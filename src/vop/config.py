@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -50,7 +51,8 @@ def _explain(kind: type, fault: Any) -> str:
         return f"{name!r} is missing"
     if fault["type"] == "value_error":  # raised by a check of the type itself
         return f"{name}: {fault['ctx']['error']}" if name else str(fault["ctx"]["error"])
-    return f"{name} is {fault['input']!r}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
+    value = reprlib.repr(fault["input"])  # it may be a whole document
+    return f"{name or 'the whole'} is {value}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 
 def _keys(kind: type, inside: tuple[int | str, ...]) -> list[str]:
