@@ -189,6 +189,14 @@ def test_sets_written_by_python_are_read_in_their_order(tmp_path, cell):
     assert list(load(str(path)).split("train").captions) == ["one", "it's two", "{one} or {two}"]
 
 
+def test_whole_numbers_that_pandas_wrote_as_floats_are_names(tmp_path):
+    path = write_table(tmp_path / "mine.csv", [("7.0", "one"), ("8.0", "two")])
+    for name in ("7.mp4", "8.0.mp4", "8.mp4"):
+        (tmp_path / name).touch()
+    found = [video.path.name for video in load(str(path)).split("train").videos]
+    assert found == ["7.mp4", "8.0.mp4"]
+
+
 def test_spellings_of_a_path_are_one_video(tmp_path):
     path = write_table(tmp_path / "mine.csv", [("v/a.mp4", "one"), ("./v/a.mp4", "two"), ("v//a.mp4", "three")])
     (video,) = load(str(path)).split("train").videos

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -74,6 +75,8 @@ class VideoFolder(FileTree):
         else:
             path = self._existing(video_id)
             found = path if path.is_file() else self._beside.get(nfc(os.path.join(self.root, stem)))
+        if not found and re.fullmatch(r"\d+\.0", video_id):  # pandas writes whole numbers so if one is missing
+            return self.find(video_id.removesuffix(".0"))
         return Path(found) if found else self._existing(video_id if has_suffix else f"{video_id}.mp4")
 
     def _existing(self, path: str) -> Path:
