@@ -64,10 +64,10 @@ def write_clip(
     container_options: dict[str, str] | None = None,
     rotation: int | None = None,
     matrix: Sequence[int] | None = None,
-    audio: bool = False,
+    audio: bool | dict = False,
     **attributes,
 ) -> Path:
-    """Encode RGB frames; `stamps` are presentation times in milliseconds."""
+    """Encode RGB frames; `stamps` are presentation times in milliseconds, `audio` the arguments of `write_tone`."""
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
@@ -81,7 +81,7 @@ def write_clip(
         if matrix is not None:
             stream.set_display_matrix(matrix)
         if audio:
-            write_tone(container)
+            write_tone(container, **(audio if isinstance(audio, dict) else {}))
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             if stamps is not None:
@@ -91,11 +91,13 @@ def write_clip(
     return Path(path)
 
 
-def write_tone(container: av.container.OutputContainer, *, seconds: float = 0.5) -> None:
-    stream = container.add_stream("aac", rate=16000, layout="mono")
-    samples = np.sin(np.arange(int(16000 * seconds)) / 20).astype(np.float32)[None]
+def write_tone(
+    container: av.container.OutputContainer, *, seconds: float = 0.5, codec: str = "aac", rate: int = 16000
+) -> None:
+    stream = container.add_stream(codec, rate=rate, layout="mono")
+    samples = np.sin(np.arange(int(rate * seconds)) / 20).astype(np.float32)[None]
     frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-    frame.sample_rate = 16000
+    frame.sample_rate = rate
     container.mux(stream.encode(frame))
     container.mux(stream.encode())
 

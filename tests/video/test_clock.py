@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from clips import grey_frames, numbers, packets_of, write_clip, write_tone
 from vop.video.frames import read_frames, video_timeline
-from vop.video.timeline import without_restarts, without_strays
+from vop.video.timeline import Clock, without_restarts, without_strays
 
 SECOND = 90_000  # in ticks of MPEG-TS
 MIDDLES = [1, 4, 7, 10, 13, 16, 19, 22]  # frames in the middle of eight intervals of three
@@ -33,15 +33,24 @@ def chosen(path: Path, num_frames: int = 8) -> list[int]:
     return numbers(read_frames(path, num_frames=num_frames, size=8))
 
 
-def patch_times(path: Path, change: Callable[[int, int], int]) -> None:
-    """Rewrite the time stamps of an MPEG-TS file: `change` takes a frame's number and one of its stamps."""
-    data, number = bytearray(path.read_bytes()), 0
+def patch_times(path: Path, change: Callable[[int, int], int], *, sound: bool = False) -> None:
+    """Rewrite the time stamps of an MPEG-TS file: `change` takes a frame's number and one of its stamps.
+
+    With `sound`, also those of sound, with the number of the frame that is shown meanwhile.
+    """
+    data, number, start = bytearray(path.read_bytes()), 0, None
     for packet in range(0, len(data), 188):
         begins = packet + 4 + (1 + data[packet + 4] if data[packet + 3] & 0x20 else 0)
-        if data[packet + 1] & 0x40 and data[begins : begins + 3] == b"\0\0\1" and data[begins + 3] == 0xE0:
-            for place in (begins + 9, begins + 14)[: 2 if data[begins + 7] & 0x40 else 1]:
-                _write_time(data, place, change(number, _read_time(data, place)) % 2**33)
-            number += 1
+        if not data[packet + 1] & 0x40 or data[begins : begins + 3] != b"\0\0\1":
+            continue
+        start = _read_time(data, begins + 9) if start is None else start
+        is_sound = data[begins + 3] != 0xE0
+        if is_sound and not sound:
+            continue
+        shown = (_read_time(data, begins + 9) - start) * 10 // SECOND if is_sound else number
+        for place in (begins + 9, begins + 14)[: 2 if data[begins + 7] & 0x40 else 1]:
+            _write_time(data, place, change(shown, _read_time(data, place)) % 2**33)
+        number += not is_sound
     path.write_bytes(data)
 
 
@@ -67,22 +76,92 @@ def test_joined_recordings_play_one_after_the_other(tmp_path):
     assert numbers(read_frames(joined, num_frames=3, size=8, start_seconds=1.0, end_seconds=1.6)) == [11, 13, 15]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda number, time: time + (7200 * SECOND if number >= 10 else 0),  # two hours are skipped
-        lambda number, time: time - (1 * SECOND if number >= 16 else 0),  # the clock is set back
-        lambda number, time: time + (7200 * SECOND if number == 10 else 0),  # a single stamp is late
-        lambda number, time: time - (100 * SECOND if number == 16 else 0),  # a single stamp is early
-        lambda number, time: time + 2**33 - 2 * SECOND,  # the 33-bit counter overflows
-    ],
-    ids=["leap", "restart", "late", "early", "wrap"],
-)
+NO_B_FRAMES = {"bf": "0", "g": "8"}
+WITH_SOUND: dict[str, dict] = {  # in these files, the streams restart at different packets
+    "mp2.ts": {"options": NO_B_FRAMES, "sound": {"codec": "mp2", "rate": 48000}},
+    "ac3.ts": {"options": B_FRAMES, "sound": {"codec": "ac3", "rate": 48000}},
+    "ac3.m2ts": {"options": NO_B_FRAMES, "sound": {"codec": "ac3", "rate": 48000}},
+    "ac3.vob": {"codec": "mpeg2video", "options": NO_B_FRAMES, "sound": {"codec": "ac3", "rate": 48000}, "rate": 25},
+    "mp2.mpg": {"codec": "mpeg2video", "options": B_FRAMES, "sound": {"codec": "mp2", "rate": 48000}, "rate": 25},
+}
+
+
+def join(path: Path, lengths: list[int], sounds: list[float], *, sound: dict, rate: int = 10, **settings) -> Path:
+    """Write numbered frames as recordings of these lengths, with so many seconds of sound, and join their bytes."""
+    frames, parts = grey_frames(sum(lengths)), []
+    for length, seconds in zip(lengths, sounds, strict=True):
+        audio = {"seconds": seconds, **sound} if seconds else False
+        part = write_clip(path.with_stem("part"), frames[:length], rate=rate, audio=audio, **settings)
+        parts.append(part.read_bytes())
+        frames = frames[length:]
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def sound_of(path: Path) -> tuple[float, float]:
+    """When a file's sound begins and ends by its corrected clock, in seconds from the first frame."""
+    times: dict[str, list[float]] = {"audio": [], "video": []}
+    with av.open(str(path)) as container:
+        clock = Clock(container)
+        for packet in container.demux():
+            if packet.dts is not None:
+                clock.set(packet)
+                times[packet.stream.type].append(float(packet.pts * packet.time_base))
+    return times["audio"][0] - times["video"][0], times["audio"][-1] - times["video"][0]
+
+
+@pytest.mark.parametrize("name", WITH_SOUND)
+@pytest.mark.parametrize("lengths", [[12, 12], [8, 8, 8]], ids=str)
+@pytest.mark.parametrize("share", [1, 0.8, 1.2], ids=lambda share: f"sound {share}")
+def test_joined_recordings_with_sound_play_one_after_the_other(tmp_path, name, lengths, share):
+    kind = WITH_SOUND[name]
+    rate = kind.get("rate", 10)
+    path = join(tmp_path / name, lengths, [share * length / rate for length in lengths], **kind)
+    timeline = video_timeline(path)
+    assert len(timeline.stamps) == 24
+    assert timeline.duration_seconds == pytest.approx(24 / rate, abs=0.001)
+    assert chosen(path) == MIDDLES
+    last = lengths[-1] / rate
+    assert sound_of(path) == pytest.approx((0, 24 / rate - last + share * last), abs=0.12)
+
+
+@pytest.mark.parametrize("name", WITH_SOUND)
+@pytest.mark.parametrize("sounds", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 0, 0)], ids=str)
+def test_some_of_the_joined_recordings_have_no_sound(tmp_path, name, sounds):
+    kind = WITH_SOUND[name]
+    rate = kind.get("rate", 10)
+    path = join(tmp_path / name, [8, 8, 8], [8 / rate * heard for heard in sounds], **kind)
+    assert video_timeline(path).duration_seconds == pytest.approx(24 / rate, abs=0.001)
+    assert chosen(path) == MIDDLES
+
+
+JUMPS: dict[str, Callable[[int, int], int]] = {
+    "leap": lambda number, time: time + (7200 * SECOND if number >= 10 else 0),  # two hours are skipped
+    "restart": lambda number, time: time - (1 * SECOND if number >= 16 else 0),  # the clock is set back
+    "wrap": lambda number, time: time + 2**33 - 2 * SECOND,  # the 33-bit counter overflows
+}
+STRAYS: dict[str, Callable[[int, int], int]] = {
+    "late": lambda number, time: time + (7200 * SECOND if number == 10 else 0),
+    "early": lambda number, time: time - (100 * SECOND if number == 16 else 0),
+}
+
+
+@pytest.mark.parametrize("change", (JUMPS | STRAYS).values(), ids=JUMPS | STRAYS)
 def test_jumps_of_a_broadcast_clock_are_corrected(tmp_path, change):
     path = recording(tmp_path / "clip.ts")
     patch_times(path, change)
     assert video_timeline(path).duration_seconds == pytest.approx(2.4, abs=0.01)
     assert chosen(path) == MIDDLES
+
+
+@pytest.mark.parametrize("name", JUMPS | STRAYS)
+@pytest.mark.parametrize("options", [B_FRAMES, NO_B_FRAMES], ids=["B-frames", "none"])
+def test_jumps_of_a_broadcast_clock_are_corrected_with_sound(tmp_path, name, options):
+    path = write_clip(tmp_path / "clip.ts", grey_frames(24), rate=10, options=options, audio={"seconds": 2.4})
+    patch_times(path, (JUMPS | STRAYS)[name], sound=name in JUMPS)
+    assert video_timeline(path).duration_seconds == pytest.approx(2.4, abs=0.01)
+    assert chosen(path) == MIDDLES
+    assert sound_of(path) == pytest.approx((0, 2.4), abs=0.2)
 
 
 @pytest.mark.parametrize("number", [5, 10, 18])

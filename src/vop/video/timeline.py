@@ -18,7 +18,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from statistics import median_low
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vop.video.clip import WHOLE_VIDEO, Clip
 
@@ -34,6 +34,7 @@ _MICROSECONDS = 10**6
 _TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT, among the flags of a format
 _LEAP = 10 * _MICROSECONDS  # FFmpeg's -dts_delta_threshold
 _BACK = _MICROSECONDS // 10  # if the clock goes back by more, it has restarted
+_LATE = _MICROSECONDS  # streams of a recording are at most this far apart in the file
 
 _NEAR = 4  # packets on either side with which a timestamp is compared
 _REORDERED = 20  # packets; reordering moves frames by less
@@ -294,8 +295,18 @@ def may_jump(container: av.container.InputContainer) -> bool:
     return bool(container.format.flags & _TS_DISCONT)
 
 
+class _Late(NamedTuple):
+    """Late packets of a stream: their offset, and when the last of them is decoded, in microseconds."""
+
+    offset: int
+    until: int
+
+
 class Clock:
     """Removes jumps of the clock from the timestamps of a file, packet by packet, in the order of the file.
+
+    The clock jumps for all streams at once, but not at the same packet: where two recordings are joined, late packets
+    of the first one are found among those of the second. They are recognized by the time at which they are due.
 
     Attributes:
         corrected: whether the clock has jumped.
@@ -305,40 +316,75 @@ class Clock:
         self.corrected = False
         self._may_jump = may_jump(container)
         self._offset = 0  # microseconds
+        self._late: dict[int, _Late] = {}  # by stream: what it may still have from before the last jump
         self._decoded: dict[int, int] = {}  # by stream: when the last packet is decoded, in microseconds
         self._next: dict[int, int] = {}  # and when the next one is due
-        self._last: int | None = None  # of any stream
 
     def set(self, packet: av.Packet[Stream]) -> None:
         """Correct the timestamps of the next packet in place."""
-        if not self._may_jump or packet.dts is None:
+        if not self._may_jump:
             return
-        unit = packet.time_base * _MICROSECONDS
-        decoded = round(packet.dts * unit) + self._offset
-        is_sparse = packet.stream.type not in ("audio", "video")  # subtitles pause, which is not a jump
-        jump = 0 if is_sparse else self._jump(packet.stream_index, decoded)
-        if jump:
-            self.corrected = True
-            self._offset -= jump
-            decoded -= jump
-        if self._offset:
-            ticks = round(self._offset / unit)
-            packet.dts += ticks
-            if packet.pts is not None:
-                packet.pts += ticks
-        if is_sparse:
-            return
-        self._last = self._decoded[packet.stream_index] = decoded
-        self._next[packet.stream_index] = decoded + self._duration(packet, unit)
+        unit, offset = packet.time_base * _MICROSECONDS, self._offset
+        if packet.dts is not None and packet.stream.type in ("audio", "video"):  # subtitles pause, which is not a jump
+            in_file = round(packet.dts * unit)
+            offset = self._offset_at(packet.stream, in_file)
+            self._decoded[packet.stream_index] = in_file + offset
+            self._next[packet.stream_index] = in_file + offset + self._duration(packet, unit)
+        if offset:
+            ticks = round(offset / unit)
+            packet.dts = None if packet.dts is None else packet.dts + ticks
+            packet.pts = None if packet.pts is None else packet.pts + ticks
 
-    def _jump(self, stream: int, decoded: int) -> int:
+    def _offset_at(self, stream: Stream, in_file: int) -> int:
+        """Return the offset of the stream's next packet, which is decoded at `in_file` by the file's clock."""
+        late = self._late.get(stream.index)
+        if late is None:
+            self._leave(stream, self._jump(stream, in_file + self._offset))
+        elif self._decoded[stream.index] - _BACK <= in_file + late.offset <= late.until:
+            return late.offset
+        else:
+            del self._late[stream.index]
+            self._follow(stream, in_file + self._offset)
+        return self._offset
+
+    def _follow(self, stream: Stream, decoded: int) -> None:
+        """Let a stream continue after a jump that another stream made first.
+
+        Streams end at slightly different times. Pictures continue without a gap, and sounds may overlap.
+        """
+        distance = decoded - self._next[stream.index]
+        if stream.type == "video" and distance <= _PADDING * _MICROSECONDS:
+            self._offset -= distance
+            for other in self._next.keys() - self._late.keys() - {stream.index}:
+                self._decoded[other] -= distance
+                self._next[other] -= distance
+        elif abs(distance) > _LEAP:
+            self._leave(stream, self._jump(stream, decoded))
+
+    def _jump(self, stream: Stream, decoded: int) -> int:
         """Return the clock's jump at this packet, in microseconds; 0 if it did not jump."""
-        due = self._next.get(stream)
+        latest = max(self._decoded.values(), default=decoded)  # of any stream: one may pause while others continue
+        due = self._next.get(stream.index)
         if due is None:  # a stream's first packet is compared with the other streams
-            jump = 0 if self._last is None else decoded - self._last
+            jump = decoded - latest
             return jump if abs(jump) > _LEAP else 0
-        jump = decoded - due
-        return jump if abs(jump) > _LEAP or decoded + _BACK < self._decoded[stream] else 0
+        has_jumped = decoded > max(due, latest) + _LEAP or decoded + _BACK < self._decoded[stream.index]
+        return decoded - due if has_jumped else 0
+
+    def _leave(self, stream: Stream, jump: int) -> None:
+        """Correct a jump that this stream makes first, and expect late packets of the streams that are not far behind.
+
+        Those far behind began with the new clock.
+        """
+        if not jump:
+            return
+        self.corrected = True
+        due = self._next.get(stream.index, max(self._decoded.values()))
+        farthest = max(abs(jump) // 2, _LATE)
+        for other, expected in self._next.items():
+            if other != stream.index and expected > due - farthest:
+                self._late.setdefault(other, _Late(self._offset, max(due, expected) + _LATE))
+        self._offset -= jump
 
     def _duration(self, packet: av.Packet[Stream], unit: Fraction) -> int:
         if packet.duration:
