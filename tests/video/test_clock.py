@@ -86,11 +86,13 @@ WITH_SOUND: dict[str, dict] = {  # in these files, the streams restart at differ
 }
 
 
-def join(path: Path, lengths: list[int], sounds: list[float], *, sound: dict, rate: int = 10, **settings) -> Path:
+def join(
+    path: Path, lengths: list[int], sounds: list[float] | None = None, *, sound: dict | None = None, rate=10, **settings
+) -> Path:
     """Write numbered frames as recordings of these lengths, with so many seconds of sound, and join their bytes."""
     frames, parts = grey_frames(sum(lengths)), []
-    for length, seconds in zip(lengths, sounds, strict=True):
-        audio = {"seconds": seconds, **sound} if seconds else False
+    for length, seconds in zip(lengths, sounds or [0] * len(lengths), strict=True):
+        audio = {"seconds": seconds, **(sound or {})} if seconds else False
         part = write_clip(path.with_stem("part"), frames[:length], rate=rate, audio=audio, **settings)
         parts.append(part.read_bytes())
         frames = frames[length:]
@@ -132,6 +134,29 @@ def test_some_of_the_joined_recordings_have_no_sound(tmp_path, name, sounds):
     rate = kind.get("rate", 10)
     path = join(tmp_path / name, [8, 8, 8], [8 / rate * heard for heard in sounds], **kind)
     assert video_timeline(path).duration_seconds == pytest.approx(24 / rate, abs=0.001)
+    assert chosen(path) == MIDDLES
+
+
+MATROSKA: dict[str, dict] = {
+    "clip.mkv": {"options": B_FRAMES},
+    "clip.webm": {"codec": "libvpx", "options": {"g": "8", "crf": "4", "b": "1M"}},
+    "intra.mkv": {"codec": "ffv1"},
+}
+
+
+@pytest.mark.parametrize("name", MATROSKA)
+@pytest.mark.parametrize("lengths", [[12, 12], [4, 20], [20, 4]], ids=str)
+def test_short_recordings_joined_in_matroska_play_one_after_the_other(tmp_path, name, lengths):
+    path = join(tmp_path / name, lengths, **MATROSKA[name])
+    timeline = video_timeline(path)
+    assert (len(timeline.stamps), timeline.duration_seconds) == (24, pytest.approx(2.4))
+    assert chosen(path) == MIDDLES
+    assert numbers(read_frames(path, num_frames=2, size=8, start_seconds=1.05, end_seconds=1.45)) == [11, 13]
+
+
+def test_recordings_with_sound_are_joined_in_matroska(tmp_path):
+    path = join(tmp_path / "clip.mkv", [12, 12], [1.2, 1.2], options=B_FRAMES)
+    assert video_timeline(path).duration_seconds == pytest.approx(2.4)
     assert chosen(path) == MIDDLES
 
 
@@ -332,12 +357,27 @@ def test_stamps_continue_after_a_restart(stamps):
     ]
 
 
-def test_reordered_frames_are_left_alone():
+@given(st.integers(6, 30), st.integers(2, 30), st.integers(0, 20), st.sampled_from([20, 40, 100]))
+def test_stamps_continue_where_a_key_frame_begins_another_recording(first, second, later, gap):
+    stamps = [gap * number for number in range(first)] + [later + gap * number for number in range(second)]
+    expected = [gap * number for number in range(first + second)]
+    assert without_restarts(stamps, Fraction(1, 1000), {0, first}) == expected
+
+
+@given(even, st.integers(3, 30))
+def test_a_single_early_key_frame_is_not_another_recording(stamps, back):
+    place, gap = len(stamps) // 2, stamps[1]
+    early = [*stamps[:place], stamps[place] - min(back, place) * gap, *stamps[place + 1 :]]
+    assert without_restarts(early, Fraction(1, 1000), {0, place}) == early
+
+
+@pytest.mark.parametrize("keys", [(), range(60)], ids=["few key frames", "key frames only"])
+def test_reordered_frames_are_left_alone(keys):
     random = np.random.default_rng(0)
     for _ in range(50):
         order = np.argsort(np.arange(60) + random.uniform(0, 4, 60))
         stamps = [int(number) * 40 for number in order]
-        assert without_restarts(without_strays(stamps, Fraction(1, 1000)), Fraction(1, 1000)) == stamps
+        assert without_restarts(without_strays(stamps, Fraction(1, 1000)), Fraction(1, 1000), keys) == stamps
 
 
 @settings(max_examples=40, deadline=None)

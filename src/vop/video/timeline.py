@@ -12,7 +12,7 @@ from its neighbours is a mistake.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -40,6 +40,7 @@ _NEAR = 4  # packets on either side with which a timestamp is compared
 _REORDERED = 20  # packets; reordering moves frames by less
 _STRAY_SECONDS = 1  # an outlier is farther than this, and than `_STRAY_GAPS` frames, from all of these packets
 _STRAY_GAPS = 20
+_FEW_GAPS = 3  # frames; a key frame that is earlier than others by so many begins another recording
 
 
 @dataclass(frozen=True, repr=False)
@@ -190,8 +191,7 @@ class TimelineReader:
         given, time_base = self._given(ordinal)
         mended: dict[int, int] = {}
         if not ordinal:
-            raw = [_UNKNOWN if (stamp := given[place]) is None else stamp for place in shown]
-            mended = dict(zip(shown, without_restarts(without_strays(raw, time_base), time_base), strict=True))
+            mended = self._mended(shown)
             shown = [place for place in shown if mended[place] > _UNKNOWN]
             corrected = corrected or any(mended[place] != self._in_file[place] for place in shown)
         stamps = [mended.get(place, stamp or 0) for place, stamp in enumerate(given)]
@@ -212,6 +212,16 @@ class TimelineReader:
         return Timeline(
             tuple(ascending), max(end, self._standing(time_base, ascending[0], end)), time_base, ordinal, packets
         )
+
+    def _mended(self, shown: list[int]) -> dict[int, int]:
+        """Return the corrected presentation time of each of these packets; `_UNKNOWN` if it is missing."""
+        raw = [_UNKNOWN if (stamp := self._pts[place]) is None else stamp for place in shown]
+        mended = dict(zip(shown, without_strays(raw, self._time_base), strict=True))
+        known = [place for place in shown if mended[place] > _UNKNOWN]
+        keys_in_file = set(self._keys)
+        keys = {number for number, place in enumerate(known) if place in keys_in_file}
+        in_order = without_restarts([mended[place] for place in known], self._time_base, keys)
+        return mended | dict(zip(known, in_order, strict=True))
 
     def _standing(self, time_base: Fraction, first: int, end: int) -> int:
         """Return when the last picture ends, which may be later than the end of its packet."""
@@ -417,21 +427,37 @@ def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
     return stamps
 
 
-def without_restarts(stamps: Sequence[int], time_base: Fraction) -> list[int]:
+def without_restarts(stamps: Sequence[int], time_base: Fraction, keys: Container[int] = ()) -> list[int]:
     """Make timestamps in decoding order continue where the clock was set back.
 
-    After a pause, a few of the next frames may be shown before it. After a restart, all later frames are early.
+    After a pause, a few of the next frames may be shown before it. After a restart, all later frames are early, or the
+    first of them is a key frame: it is never shown before frames that are decoded earlier.
+
+    Args:
+        keys: the positions of the key frames.
     """
-    far, gap = _far(stamps, time_base), _usual_gap(stamps)
-    latest, offset, corrected = None, 0, []
+    far, usual = _far(stamps, time_base), _usual_gap(stamps)
+    begin, latest, offset, corrected = 0, None, 0, []
     for place, stamp in enumerate(stamps):
-        if latest is not None and stamp + offset < latest - far:
-            following = stamps[place : place + _REORDERED]
-            if len(following) == _REORDERED and max(following) + offset < latest - far:
-                offset = latest + gap - stamp
+        if latest is not None and stamp + offset < latest:
+            following = [other + offset for other in stamps[place : place + _REORDERED]]
+            are_early = len(following) == _REORDERED and max(following) < latest - far
+            if are_early or (place in keys and _begins_anew(following, corrected[-_NEAR:])):
+                gap = _usual_gap(stamps[begin:place]) if place - begin > 1 else usual
+                begin, offset = place, offset + latest + gap - min(following[: _NEAR + 1])
         corrected.append(stamp + offset)
         latest = corrected[-1] if latest is None else max(latest, corrected[-1])
     return corrected
+
+
+def _begins_anew(following: Sequence[int], before: Sequence[int]) -> bool:
+    """Return whether a key frame, the first of `following`, begins another recording than the frames before it.
+
+    If only the key frame is early, its own timestamp is wrong.
+    """
+    key, *after = following[: _NEAR + 1]
+    is_early = len(before) == _NEAR and key <= min(before) and key + _FEW_GAPS * _usual_gap(following) <= max(before)
+    return is_early and bool(after) and min(after) < max(before)
 
 
 def _far(stamps: Sequence[int], time_base: Fraction) -> int:
