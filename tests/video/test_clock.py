@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clips import grey_frames, numbers, packets_of, write_clip, write_tone
+from vop.errors import VideoError
 from vop.video.frames import read_frames, video_timeline
 from vop.video.timeline import Clock, without_restarts, without_strays
 
@@ -158,6 +159,32 @@ def test_recordings_with_sound_are_joined_in_matroska(tmp_path):
     path = join(tmp_path / "clip.mkv", [12, 12], [1.2, 1.2], options=B_FRAMES)
     assert video_timeline(path).duration_seconds == pytest.approx(2.4)
     assert chosen(path) == MIDDLES
+
+
+def test_joined_ivf_files_are_refused(tmp_path):
+    path = join(tmp_path / "clip.ivf", [12, 12], codec="libvpx")
+    with pytest.raises(VideoError):
+        video_timeline(path)
+
+
+@pytest.mark.parametrize("lengths", [[24], [8, 16]], ids=str)
+@pytest.mark.parametrize("name", ["clip.m1v", "clip.m2v"])
+def test_bare_streams_with_b_frames(tmp_path, name, lengths):
+    codec = {"m1v": "mpeg1video", "m2v": "mpeg2video"}[name[5:]]
+    path = join(tmp_path / name, lengths, rate=25, codec=codec, options={"g": "12", **FINE}, max_b_frames=2)
+    assert video_timeline(path).duration_seconds == pytest.approx(0.96)
+    assert chosen(path) == MIDDLES
+    assert chosen(path, 24) == list(range(24))
+
+
+def test_a_damaged_ivf_file_is_as_long_as_its_frames(tmp_path):
+    path = write_clip(tmp_path / "clip.ivf", grey_frames(12), rate=10, codec="libvpx", options={"g": "4"})
+    data = bytearray(path.read_bytes())
+    position, _ = packets_of(path)[11]
+    data[position + 4 : position + 12] = b"\x7f" * 8  # the last frame's time
+    path.write_bytes(data)
+    assert video_timeline(path).duration_seconds == pytest.approx(1.1)
+    assert chosen(path, 11) == list(range(11))
 
 
 JUMPS: dict[str, Callable[[int, int], int]] = {

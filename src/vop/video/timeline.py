@@ -31,7 +31,7 @@ _PADDING = Fraction(1, 2)  # seconds; encoders let the sound end a little later 
 DEFAULT_RATE = 25  # frames per second if neither packets nor header give a rate, as FFmpeg assumes
 
 _MICROSECONDS = 10**6
-_TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT, among the flags of a format
+_TS_DISCONT, _NO_TIMESTAMPS = 0x200, 0x80  # FFmpeg's AVFMT_TS_DISCONT, AVFMT_NOTIMESTAMPS: flags of a format
 _LEAP = 10 * _MICROSECONDS  # FFmpeg's -dts_delta_threshold
 _BACK = _MICROSECONDS // 10  # if the clock goes back by more, it has restarted
 _LATE = _MICROSECONDS  # streams of a recording are at most this far apart in the file
@@ -40,6 +40,7 @@ _NEAR = 4  # packets on either side with which a timestamp is compared
 _REORDERED = 20  # packets; reordering moves frames by less
 _STRAY_SECONDS = 1  # an outlier is farther than this, and than `_STRAY_GAPS` frames, from all of these packets
 _STRAY_GAPS = 20
+_LONGEST_SECONDS = 365 * 24 * 3600  # a timestamp farther than this from the middle of a video is unknown
 _FEW_GAPS = 3  # frames; a key frame that is earlier than others by so many begins another recording
 
 
@@ -215,7 +216,7 @@ class TimelineReader:
 
     def _mended(self, shown: list[int]) -> dict[int, int]:
         """Return the corrected presentation time of each of these packets; `_UNKNOWN` if it is missing."""
-        raw = [_UNKNOWN if (stamp := self._pts[place]) is None else stamp for place in shown]
+        raw = _without_absurd([self._pts[place] for place in shown], self._time_base)
         mended = dict(zip(shown, without_strays(raw, self._time_base), strict=True))
         known = [place for place in shown if mended[place] > _UNKNOWN]
         keys_in_file = set(self._keys)
@@ -237,10 +238,18 @@ class TimelineReader:
     def _lacks_presentation_times(self, shown: list[int]) -> bool:
         """Return whether most presentation times are missing, or are those of decoding (reordered H.264 in AVI)."""
         times = [pts for place in shown if (pts := self._pts[place]) is not None]
-        if 2 * len(times) <= len(shown):
+        if 2 * len(times) <= len(shown) or self._are_guessed():
             return True
         in_order = all(early < late for early, late in pairwise(times))
         return in_order and bool(self._stream.codec_context.has_b_frames)
+
+    def _are_guessed(self) -> bool:
+        """Return whether FFmpeg made up the presentation times, and learned only at the first B-frame of reordering."""
+        if not self._stream.container.format.flags & _NO_TIMESTAMPS:
+            return False
+        times = zip(self._pts, self._dts, strict=True)
+        delayed = [pts > dts for pts, dts in times if pts is not None and dts is not None]
+        return any(delayed) and not delayed[0]
 
     def _decoded(self) -> list[int] | None:
         """Return the decoding time of each packet; None if one is missing."""
@@ -401,6 +410,13 @@ class Clock:
             return round(packet.duration * unit)
         rate = getattr(packet.stream, "average_rate", None)
         return round(_MICROSECONDS / rate) if rate else 0
+
+
+def _without_absurd(stamps: Sequence[int | None], time_base: Fraction) -> list[int]:
+    """Return timestamps with `_UNKNOWN` for those that are missing or impossible, such as those of damaged packets."""
+    middle = median_low([stamp for stamp in stamps if stamp is not None])
+    farthest = _LONGEST_SECONDS / time_base
+    return [_UNKNOWN if stamp is None or abs(stamp - middle) > farthest else stamp for stamp in stamps]
 
 
 def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
