@@ -168,10 +168,11 @@ def test_joined_ivf_files_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("lengths", [[24], [8, 16]], ids=str)
-@pytest.mark.parametrize("name", ["clip.m1v", "clip.m2v"])
-def test_bare_streams_with_b_frames(tmp_path, name, lengths):
-    codec = {"m1v": "mpeg1video", "m2v": "mpeg2video"}[name[5:]]
-    path = join(tmp_path / name, lengths, rate=25, codec=codec, options={"g": "12", **FINE}, max_b_frames=2)
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video", "mpeg4"])
+def test_bare_streams_with_b_frames(tmp_path, codec, lengths):
+    path, bare = tmp_path / "clip.bin", {"mpeg4": "m4v"}.get(codec, codec)
+    options = {"g": "12", "bf": "2", **FINE}
+    join(path, lengths, rate=25, codec=codec, container=bare, options=options)
     assert video_timeline(path).duration_seconds == pytest.approx(0.96)
     assert chosen(path) == MIDDLES
     assert chosen(path, 24) == list(range(24))

@@ -244,12 +244,15 @@ class TimelineReader:
         return in_order and bool(self._stream.codec_context.has_b_frames)
 
     def _are_guessed(self) -> bool:
-        """Return whether FFmpeg made up the presentation times, and learned only at the first B-frame of reordering."""
+        """Return whether FFmpeg made up the presentation times, and they do not fit.
+
+        It learns of reordering only at the first B-frame, and begins anew at a joined stream.
+        """
         if not self._stream.container.format.flags & _NO_TIMESTAMPS:
             return False
         times = zip(self._pts, self._dts, strict=True)
-        delayed = [pts > dts for pts, dts in times if pts is not None and dts is not None]
-        return any(delayed) and not delayed[0]
+        delays = [pts - dts for pts, dts in times if pts is not None and dts is not None]
+        return bool(delays) and (min(delays) < 0 or max(delays) > delays[0] == 0)
 
     def _decoded(self) -> list[int] | None:
         """Return the decoding time of each packet; None if one is missing."""
