@@ -61,19 +61,15 @@ def write_clip(
     rate: int | Fraction = 25,
     stamps: Sequence[int] | None = None,
     options: dict[str, str] | None = None,
-    container: str | None = None,
     container_options: dict[str, str] | None = None,
     rotation: int | None = None,
     matrix: Sequence[int] | None = None,
-    audio: bool | dict = False,
+    audio: bool = False,
     **attributes,
 ) -> Path:
-    """Encode RGB frames; `stamps` are presentation times in milliseconds, `audio` the arguments of `write_tone`.
-
-    `container` is the format if the name does not give it.
-    """
-    with av.open(str(path), "w", format=container, options=container_options or {}) as output:
-        stream = output.add_stream(codec, rate=rate)
+    """Encode RGB frames; `stamps` are presentation times in milliseconds."""
+    with av.open(str(path), "w", options=container_options or {}) as container:
+        stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt, stream.options = pix_fmt, options or {}
         for name, value in attributes.items():
@@ -85,13 +81,13 @@ def write_clip(
         if matrix is not None:
             stream.set_display_matrix(matrix)
         if audio:
-            write_tone(output, **(audio if isinstance(audio, dict) else {}))
+            write_tone(container)
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             if stamps is not None:
                 frame.pts, frame.time_base = stamps[number], Fraction(1, 1000)
-            output.mux(stream.encode(frame))
-        output.mux(stream.encode())
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
     return Path(path)
 
 

@@ -25,6 +25,32 @@ FINE = {"qmin": "1", "qmax": "2"}
 B_FRAMES = {"bf": "2", "g": "8", "keyint_min": "8", "sc_threshold": "0"}
 
 
+def write_recording(
+    path: Path, frames, *, codec="libx264", rate=10, options=None, sound: dict | None = None, container=None
+) -> Path:
+    """Write frames with sound; `sound` has the arguments of `write_tone`, and `container` is the format."""
+    with av.open(str(path), "w", format=container) as output:
+        stream = output.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 64, 48, "yuv420p", options or {}
+        if sound:
+            write_tone(output, **sound)
+        for pixels in frames:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode())
+    return path
+
+
+def join(path: Path, lengths: list[int], sounds: list[float] | None = None, *, sound=None, **settings) -> Path:
+    """Write numbered frames as recordings of these lengths, with so many seconds of sound, and join their bytes."""
+    frames, parts = grey_frames(sum(lengths)), []
+    for length, seconds in zip(lengths, sounds or [0] * len(lengths), strict=True):
+        heard = {"seconds": seconds, **(sound or {})} if seconds else None
+        parts.append(write_recording(path.with_stem("part"), frames[:length], sound=heard, **settings).read_bytes())
+        frames = frames[length:]
+    path.write_bytes(b"".join(parts))
+    return path
+
+
 def recording(path: Path, *, frames=None, **settings) -> Path:
     """Write 24 frames in 2.4 s."""
     return write_clip(path, grey_frames(24) if frames is None else frames, rate=10, options=B_FRAMES, **settings)
@@ -85,20 +111,6 @@ WITH_SOUND: dict[str, dict] = {  # in these files, the streams restart at differ
     "ac3.vob": {"codec": "mpeg2video", "options": NO_B_FRAMES, "sound": {"codec": "ac3", "rate": 48000}, "rate": 25},
     "mp2.mpg": {"codec": "mpeg2video", "options": B_FRAMES, "sound": {"codec": "mp2", "rate": 48000}, "rate": 25},
 }
-
-
-def join(
-    path: Path, lengths: list[int], sounds: list[float] | None = None, *, sound: dict | None = None, rate=10, **settings
-) -> Path:
-    """Write numbered frames as recordings of these lengths, with so many seconds of sound, and join their bytes."""
-    frames, parts = grey_frames(sum(lengths)), []
-    for length, seconds in zip(lengths, sounds or [0] * len(lengths), strict=True):
-        audio = {"seconds": seconds, **(sound or {})} if seconds else False
-        part = write_clip(path.with_stem("part"), frames[:length], rate=rate, audio=audio, **settings)
-        parts.append(part.read_bytes())
-        frames = frames[length:]
-    path.write_bytes(b"".join(parts))
-    return path
 
 
 def sound_of(path: Path) -> tuple[float, float]:
@@ -210,7 +222,7 @@ def test_jumps_of_a_broadcast_clock_are_corrected(tmp_path, change):
 @pytest.mark.parametrize("name", JUMPS | STRAYS)
 @pytest.mark.parametrize("options", [B_FRAMES, NO_B_FRAMES], ids=["B-frames", "none"])
 def test_jumps_of_a_broadcast_clock_are_corrected_with_sound(tmp_path, name, options):
-    path = write_clip(tmp_path / "clip.ts", grey_frames(24), rate=10, options=options, audio={"seconds": 2.4})
+    path = write_recording(tmp_path / "clip.ts", grey_frames(24), options=options, sound={"seconds": 2.4})
     patch_times(path, (JUMPS | STRAYS)[name], sound=name in JUMPS)
     assert video_timeline(path).duration_seconds == pytest.approx(2.4, abs=0.01)
     assert chosen(path) == MIDDLES
@@ -244,13 +256,7 @@ def test_a_long_gap_is_a_frozen_picture(tmp_path):
 
 def test_the_last_picture_lasts_as_long_as_the_sound(tmp_path):
     path = tmp_path / "stands.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        write_tone(container, seconds=6.0)
-        for pixels in grey_frames(24):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+    write_recording(path, grey_frames(24), sound={"seconds": 6.0})
     assert video_timeline(path).duration_seconds == pytest.approx(6.0, abs=0.1)
     assert chosen(path, 4) == [7, 22, 23, 23]
 
