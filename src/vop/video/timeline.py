@@ -5,8 +5,9 @@ and frame rates vary. Players use the timestamps of packets, and reading these c
 
 Timestamps are read as in FFmpeg's command. Formats made for broadcast (such as MPEG-TS) allow the clock to jump at any
 packet, for all streams at once; FFmpeg's command and players then continue without a gap. In other formats, a gap of an
-hour means that one picture is shown for an hour. A clock never runs backwards in any format, and a single timestamp far
-from its neighbours is a mistake.
+hour means that one picture is shown for an hour. A clock never runs backwards in any format: where it is set back,
+another recording was joined to the file, and follows the first one. A single timestamp far from its neighbours is a
+mistake.
 """
 
 from __future__ import annotations
