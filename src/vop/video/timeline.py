@@ -13,7 +13,7 @@ mistake.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
@@ -354,9 +354,7 @@ class Clock:
             self._decoded[packet.stream_index] = in_file + offset
             self._next[packet.stream_index] = in_file + offset + self._duration(packet, unit)
         if offset:
-            ticks = round(offset / unit)
-            packet.dts = None if packet.dts is None else packet.dts + ticks
-            packet.pts = None if packet.pts is None else packet.pts + ticks
+            _move(packet, Fraction(offset, _MICROSECONDS))
 
     def _offset_at(self, stream: Stream, in_file: int) -> int:
         """Return the offset of the stream's next packet, which is decoded at `in_file` by the file's clock."""
@@ -421,6 +419,46 @@ def _without_absurd(stamps: Sequence[int | None], time_base: Fraction) -> list[i
     middle = median_low([stamp for stamp in stamps if stamp is not None])
     farthest = _LONGEST_SECONDS / time_base
     return [_UNKNOWN if stamp is None or abs(stamp - middle) > farthest else stamp for stamp in stamps]
+
+
+def follow_timeline(
+    packets: Iterable[av.Packet[Stream]], stream: av.VideoStream, timeline: Timeline
+) -> Iterator[av.Packet[Stream]]:
+    """Yield all packets of a file whose clock restarts with the timestamps of its timeline.
+
+    Sound moves with the key frame before it. Packets that restart before the pictures do wait for them.
+    """
+    place, shift = 0, Fraction(0)  # in seconds
+    ends: dict[int, Fraction] = {}  # by stream of sound
+    waiting: list[av.Packet[Stream]] = []
+    for packet in packets:
+        is_picture = packet.stream_index == stream.index and bool(packet.size)
+        if is_picture:
+            stamp, place = timeline.packets.stamps[place], place + 1
+            if packet.is_keyframe and packet.pts is not None:
+                shift = (stamp - packet.pts) * packet.time_base
+            _move(packet, shift)
+            packet.pts = stamp
+        elif packet.pts is not None:
+            begins = packet.pts * packet.time_base + shift
+            if begins + Fraction(_BACK, _MICROSECONDS) < ends.get(packet.stream_index, begins):
+                waiting.append(packet)
+                continue
+            _move(packet, shift)
+            ends[packet.stream_index] = begins
+        if is_picture and packet.is_keyframe:
+            for late in waiting:
+                _move(late, shift)
+            yield from waiting
+            waiting.clear()
+        yield packet
+    yield from waiting
+
+
+def _move(packet: av.Packet[Stream], shift: Fraction) -> None:
+    ticks = round(shift / packet.time_base)
+    packet.dts = None if packet.dts is None else packet.dts + ticks
+    packet.pts = None if packet.pts is None else packet.pts + ticks
 
 
 def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
