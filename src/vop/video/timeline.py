@@ -371,12 +371,13 @@ class Clock:
     def _follow(self, stream: Stream, decoded: int) -> None:
         """Let a stream continue after a jump that another stream made first.
 
-        Streams end at slightly different times. Pictures continue without a gap, and sounds may overlap.
+        The streams of a recording end at slightly different times. Pictures continue without a gap unless the sound
+        lasts much longer, and sounds may overlap.
         """
         distance = decoded - self._next[stream.index]
         if stream.type == "video" and distance <= _PADDING * _MICROSECONDS:
             self._offset -= distance
-            for other in self._next.keys() - self._late.keys() - {stream.index}:
+            for other in self._next.keys() - self._late.keys() - {stream.index}:  # they do not jump by this distance
                 self._decoded[other] -= distance
                 self._next[other] -= distance
         elif abs(distance) > _LEAP:
@@ -393,9 +394,9 @@ class Clock:
         return decoded - due if has_jumped else 0
 
     def _leave(self, stream: Stream, jump: int) -> None:
-        """Correct a jump that this stream makes first, and expect late packets of the streams that are not far behind.
+        """Correct a jump that this stream makes first, and expect late packets of the other streams.
 
-        Those far behind began with the new clock.
+        A stream that is far behind has none: its first packets already were those of the new clock.
         """
         if not jump:
             return
