@@ -91,11 +91,13 @@ def write_clip(
     return Path(path)
 
 
-def write_tone(container: av.container.OutputContainer, *, seconds: float = 0.5) -> None:
-    stream = container.add_stream("aac", rate=16000, layout="mono")
-    samples = np.sin(np.arange(int(16000 * seconds)) / 20).astype(np.float32)[None]
+def write_tone(
+    container: av.container.OutputContainer, *, seconds: float = 0.5, codec: str = "aac", rate: int = 16000
+) -> None:
+    stream = container.add_stream(codec, rate=rate, layout="mono")
+    samples = np.sin(np.arange(int(rate * seconds)) / 20).astype(np.float32)[None]
     frame = av.AudioFrame.from_ndarray(samples, format="fltp", layout="mono")
-    frame.sample_rate = 16000
+    frame.sample_rate = rate
     container.mux(stream.encode(frame))
     container.mux(stream.encode())
 

@@ -12,7 +12,7 @@ from hdr import COLOURS, HLG, PQ, centres, hdr_frame, patches, write_frames
 from video.exported import appearances, duration, make, shown
 from vop.errors import UsageError, VideoError, VopError
 from vop.video.clip_export import export_clip, source
-from vop.video.frames import read_frames
+from vop.video.frames import read_frames, video_timeline
 from vop.video.probe import probe
 
 SHORT_GOPS = {"g": "6", "keyint_min": "6", "sc_threshold": "0"}
@@ -61,14 +61,17 @@ def test_last_frames_are_kept_where_streams_appear_late(tmp_path, monkeypatch):
     assert shown(make(path, 0.6, 0.96), 9) == list(range(15, 24))
 
 
-@pytest.mark.parametrize("audio", [False, True])
-def test_clips_of_joined_recordings(tmp_path, audio):
+@pytest.mark.parametrize(
+    ("kind", "audio"), [("ts", False), ("ts", True), ("mkv", False), ("mkv", True), ("webm", False)]
+)
+def test_clips_of_joined_recordings(tmp_path, kind, audio):
     """Time stamps restart in the middle of the file, so seeking fails."""
+    codec = "libvpx" if kind == "webm" else "libx264"
     first, second = (
-        write_clip(tmp_path / f"{place}.ts", grey_frames(24)[12 * place :][:12], rate=10, audio=audio)
+        write_clip(tmp_path / f"{place}.{kind}", grey_frames(24)[12 * place :][:12], codec=codec, rate=10, audio=audio)
         for place in range(2)
     )
-    path = tmp_path / "joined.ts"
+    path = tmp_path / f"joined.{kind}"
     path.write_bytes(first.read_bytes() + second.read_bytes())
     assert shown(make(path, 0.8, 1.6), 8) == list(range(8, 16))
     assert shown(make(path, 1.4, 2.2), 8) == list(range(14, 22))
@@ -212,20 +215,22 @@ def test_clips_end_after_max_seconds(tmp_path):
         assert shown(tmp_path / "out.mp4", 6) == [4, 5, 6, 7, 8, 9]
 
 
-def _write_beep(path: Path, *, picture: str, sound: str, layout: str, rate: int = 48000) -> Path:
-    """Six seconds at four frames a second, with a tone from second 2 to 3."""
+def _write_beep(path: Path, *, picture: str, sound: str, layout: str, rate: int = 48000, frame_rate: int = 4) -> Path:
+    """Six seconds, by default at four frames a second, with a tone from second 2 to 3."""
     seconds = np.arange(6 * rate) / rate
     beep = np.sin(2 * np.pi * 440 * seconds) * ((seconds >= 2) & (seconds < 3)) / 2
     channels = 2 if layout == "stereo" else 1
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(picture, rate=4, options={"g": "4"})
+        stream = container.add_stream(picture, rate=frame_rate, options={"g": "4"})
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
         audio = container.add_stream(sound, rate=rate, layout=layout)
-        for number, pixels in enumerate(grey_frames(24)):
+        for number in range(6 * frame_rate):
+            pixels = grey_frames(24)[number * 4 // frame_rate]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-            part = beep[number * rate // 4 : (number + 1) * rate // 4].astype(np.float32)
+            begin, end = number * rate // frame_rate, (number + 1) * rate // frame_rate
+            part = beep[begin:end].astype(np.float32)
             frame = av.AudioFrame.from_ndarray(np.tile(part, (channels, 1)), format="fltp", layout=layout)
-            frame.sample_rate, frame.pts, frame.time_base = rate, number * rate // 4, Fraction(1, rate)
+            frame.sample_rate, frame.pts, frame.time_base = rate, begin, Fraction(1, rate)
             container.mux(audio.encode(frame))
         container.mux(stream.encode())
         container.mux([packet for packet in audio.encode() if packet.size])
@@ -242,6 +247,27 @@ def _loud_seconds(path: Path) -> tuple[float, float]:
             for place in np.flatnonzero(np.abs(frame.to_ndarray()[0]) > 0.1)
         ]
     return loud[0], loud[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "picture", "sound"),
+    [
+        ("a.ts", "libx264", "mp2"),
+        ("b.ts", "libx264", "aac"),
+        ("c.vob", "mpeg2video", "ac3"),
+        ("d.mkv", "libx264", "aac"),
+        ("e.webm", "libvpx", "libopus"),
+    ],
+)
+def test_sound_of_joined_recordings_stays_in_sync(tmp_path, name, picture, sound):
+    rate = 25 if picture == "mpeg2video" else 4
+    part = _write_beep(tmp_path / name, picture=picture, sound=sound, layout="stereo", frame_rate=rate)
+    path = tmp_path / f"joined-{name}"
+    path.write_bytes(part.read_bytes() * 2)
+    assert video_timeline(path).duration_seconds == pytest.approx(12)
+    for start in (1.5, 7.5):
+        assert _loud_seconds(make(path, start, start + 2)) == pytest.approx((0.5, 1.5), abs=0.1)
+    assert _loud_seconds(make(path, 2.5, 8.5)) == pytest.approx((0, 6), abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,40 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clips import grey_frames, numbers, packets_of, write_clip, write_tone
+from vop.errors import VideoError
 from vop.video.frames import read_frames, video_timeline
-from vop.video.timeline import without_restarts, without_strays
+from vop.video.timeline import Clock, without_restarts, without_strays
 
 SECOND = 90_000  # in ticks of MPEG-TS
 MIDDLES = [1, 4, 7, 10, 13, 16, 19, 22]  # frames in the middle of eight intervals of three
 FINE = {"qmin": "1", "qmax": "2"}
 B_FRAMES = {"bf": "2", "g": "8", "keyint_min": "8", "sc_threshold": "0"}
+
+
+def write_recording(
+    path: Path, frames, *, codec="libx264", rate=10, options=None, sound: dict | None = None, container=None
+) -> Path:
+    """Write frames with sound; `sound` has the arguments of `write_tone`, and `container` is the format."""
+    with av.open(str(path), "w", format=container) as output:
+        stream = output.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 64, 48, "yuv420p", options or {}
+        if sound:
+            write_tone(output, **sound)
+        for pixels in frames:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode())
+    return path
+
+
+def join(path: Path, lengths: list[int], sounds: list[float] | None = None, *, sound=None, **settings) -> Path:
+    """Write numbered frames as recordings of these lengths, with so many seconds of sound, and join their bytes."""
+    frames, parts = grey_frames(sum(lengths)), []
+    for length, seconds in zip(lengths, sounds or [0] * len(lengths), strict=True):
+        heard = {"seconds": seconds, **(sound or {})} if seconds else None
+        parts.append(write_recording(path.with_stem("part"), frames[:length], sound=heard, **settings).read_bytes())
+        frames = frames[length:]
+    path.write_bytes(b"".join(parts))
+    return path
 
 
 def recording(path: Path, *, frames=None, **settings) -> Path:
@@ -33,15 +60,24 @@ def chosen(path: Path, num_frames: int = 8) -> list[int]:
     return numbers(read_frames(path, num_frames=num_frames, size=8))
 
 
-def patch_times(path: Path, change: Callable[[int, int], int]) -> None:
-    """Rewrite the time stamps of an MPEG-TS file: `change` takes a frame's number and one of its stamps."""
-    data, number = bytearray(path.read_bytes()), 0
+def patch_times(path: Path, change: Callable[[int, int], int], *, sound: bool = False) -> None:
+    """Rewrite the time stamps of an MPEG-TS file: `change` takes a frame's number and one of its stamps.
+
+    With `sound`, also those of sound, with the number of the frame that is shown meanwhile.
+    """
+    data, number, start = bytearray(path.read_bytes()), 0, None
     for packet in range(0, len(data), 188):
         begins = packet + 4 + (1 + data[packet + 4] if data[packet + 3] & 0x20 else 0)
-        if data[packet + 1] & 0x40 and data[begins : begins + 3] == b"\0\0\1" and data[begins + 3] == 0xE0:
-            for place in (begins + 9, begins + 14)[: 2 if data[begins + 7] & 0x40 else 1]:
-                _write_time(data, place, change(number, _read_time(data, place)) % 2**33)
-            number += 1
+        if not data[packet + 1] & 0x40 or data[begins : begins + 3] != b"\0\0\1":
+            continue
+        start = _read_time(data, begins + 9) if start is None else start
+        is_sound = data[begins + 3] != 0xE0
+        if is_sound and not sound:
+            continue
+        shown = (_read_time(data, begins + 9) - start) * 10 // SECOND if is_sound else number
+        for place in (begins + 9, begins + 14)[: 2 if data[begins + 7] & 0x40 else 1]:
+            _write_time(data, place, change(shown, _read_time(data, place)) % 2**33)
+        number += not is_sound
     path.write_bytes(data)
 
 
@@ -67,22 +103,130 @@ def test_joined_recordings_play_one_after_the_other(tmp_path):
     assert numbers(read_frames(joined, num_frames=3, size=8, start_seconds=1.0, end_seconds=1.6)) == [11, 13, 15]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda number, time: time + (7200 * SECOND if number >= 10 else 0),  # two hours are skipped
-        lambda number, time: time - (1 * SECOND if number >= 16 else 0),  # the clock is set back
-        lambda number, time: time + (7200 * SECOND if number == 10 else 0),  # a single stamp is late
-        lambda number, time: time - (100 * SECOND if number == 16 else 0),  # a single stamp is early
-        lambda number, time: time + 2**33 - 2 * SECOND,  # the 33-bit counter overflows
-    ],
-    ids=["leap", "restart", "late", "early", "wrap"],
-)
+NO_B_FRAMES = {"bf": "0", "g": "8"}
+WITH_SOUND: dict[str, dict] = {  # in these files, the streams restart at different packets
+    "mp2.ts": {"options": NO_B_FRAMES, "sound": {"codec": "mp2", "rate": 48000}},
+    "ac3.ts": {"options": B_FRAMES, "sound": {"codec": "ac3", "rate": 48000}},
+    "ac3.m2ts": {"options": NO_B_FRAMES, "sound": {"codec": "ac3", "rate": 48000}},
+    "ac3.vob": {"codec": "mpeg2video", "options": NO_B_FRAMES, "sound": {"codec": "ac3", "rate": 48000}, "rate": 25},
+    "mp2.mpg": {"codec": "mpeg2video", "options": B_FRAMES, "sound": {"codec": "mp2", "rate": 48000}, "rate": 25},
+}
+
+
+def sound_of(path: Path) -> tuple[float, float]:
+    """When a file's sound begins and ends by its corrected clock, in seconds from the first frame."""
+    times: dict[str, list[float]] = {"audio": [], "video": []}
+    with av.open(str(path)) as container:
+        clock = Clock(container)
+        for packet in container.demux():
+            if packet.dts is not None:
+                clock.set(packet)
+                times[packet.stream.type].append(float(packet.pts * packet.time_base))
+    return times["audio"][0] - times["video"][0], times["audio"][-1] - times["video"][0]
+
+
+@pytest.mark.parametrize("name", WITH_SOUND)
+@pytest.mark.parametrize("lengths", [[12, 12], [8, 8, 8]], ids=str)
+@pytest.mark.parametrize("share", [1, 0.8, 1.2], ids=lambda share: f"sound {share}")
+def test_joined_recordings_with_sound_play_one_after_the_other(tmp_path, name, lengths, share):
+    kind = WITH_SOUND[name]
+    rate = kind.get("rate", 10)
+    path = join(tmp_path / name, lengths, [share * length / rate for length in lengths], **kind)
+    timeline = video_timeline(path)
+    assert len(timeline.stamps) == 24
+    assert timeline.duration_seconds == pytest.approx(24 / rate, abs=0.001)
+    assert chosen(path) == MIDDLES
+    last = lengths[-1] / rate
+    assert sound_of(path) == pytest.approx((0, 24 / rate - last + share * last), abs=0.12)
+
+
+@pytest.mark.parametrize("name", WITH_SOUND)
+@pytest.mark.parametrize("sounds", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 0, 0)], ids=str)
+def test_some_of_the_joined_recordings_have_no_sound(tmp_path, name, sounds):
+    kind = WITH_SOUND[name]
+    rate = kind.get("rate", 10)
+    path = join(tmp_path / name, [8, 8, 8], [8 / rate * heard for heard in sounds], **kind)
+    assert video_timeline(path).duration_seconds == pytest.approx(24 / rate, abs=0.001)
+    assert chosen(path) == MIDDLES
+
+
+MATROSKA: dict[str, dict] = {
+    "clip.mkv": {"options": B_FRAMES},
+    "clip.webm": {"codec": "libvpx", "options": {"g": "8", "crf": "4", "b": "1M"}},
+    "intra.mkv": {"codec": "ffv1"},
+}
+
+
+@pytest.mark.parametrize("name", MATROSKA)
+@pytest.mark.parametrize("lengths", [[12, 12], [4, 20], [20, 4]], ids=str)
+def test_short_recordings_joined_in_matroska_play_one_after_the_other(tmp_path, name, lengths):
+    path = join(tmp_path / name, lengths, **MATROSKA[name])
+    timeline = video_timeline(path)
+    assert (len(timeline.stamps), timeline.duration_seconds) == (24, pytest.approx(2.4))
+    assert chosen(path) == MIDDLES
+    assert numbers(read_frames(path, num_frames=2, size=8, start_seconds=1.05, end_seconds=1.45)) == [11, 13]
+
+
+def test_recordings_with_sound_are_joined_in_matroska(tmp_path):
+    path = join(tmp_path / "clip.mkv", [12, 12], [1.2, 1.2], options=B_FRAMES)
+    assert video_timeline(path).duration_seconds == pytest.approx(2.4)
+    assert chosen(path) == MIDDLES
+
+
+def test_joined_ivf_files_are_refused(tmp_path):
+    path = join(tmp_path / "clip.ivf", [12, 12], codec="libvpx")
+    with pytest.raises(VideoError):
+        video_timeline(path)
+
+
+@pytest.mark.parametrize("lengths", [[24], [8, 16]], ids=str)
+@pytest.mark.parametrize("codec", ["mpeg1video", "mpeg2video", "mpeg4"])
+def test_bare_streams_with_b_frames(tmp_path, codec, lengths):
+    path, bare = tmp_path / "clip.bin", {"mpeg4": "m4v"}.get(codec, codec)
+    options = {"g": "12", "bf": "2", **FINE}
+    join(path, lengths, rate=25, codec=codec, container=bare, options=options)
+    assert video_timeline(path).duration_seconds == pytest.approx(0.96)
+    assert chosen(path) == MIDDLES
+    assert chosen(path, 24) == list(range(24))
+
+
+def test_a_damaged_ivf_file_is_as_long_as_its_frames(tmp_path):
+    path = write_clip(tmp_path / "clip.ivf", grey_frames(12), rate=10, codec="libvpx", options={"g": "4"})
+    data = bytearray(path.read_bytes())
+    position, _ = packets_of(path)[11]
+    data[position + 4 : position + 12] = b"\x7f" * 8  # the last frame's time
+    path.write_bytes(data)
+    assert video_timeline(path).duration_seconds == pytest.approx(1.1)
+    assert chosen(path, 11) == list(range(11))
+
+
+JUMPS: dict[str, Callable[[int, int], int]] = {
+    "leap": lambda number, time: time + (7200 * SECOND if number >= 10 else 0),  # two hours are skipped
+    "restart": lambda number, time: time - (1 * SECOND if number >= 16 else 0),  # the clock is set back
+    "wrap": lambda number, time: time + 2**33 - 2 * SECOND,  # the 33-bit counter overflows
+}
+STRAYS: dict[str, Callable[[int, int], int]] = {
+    "late": lambda number, time: time + (7200 * SECOND if number == 10 else 0),
+    "early": lambda number, time: time - (100 * SECOND if number == 16 else 0),
+}
+
+
+@pytest.mark.parametrize("change", (JUMPS | STRAYS).values(), ids=JUMPS | STRAYS)
 def test_jumps_of_a_broadcast_clock_are_corrected(tmp_path, change):
     path = recording(tmp_path / "clip.ts")
     patch_times(path, change)
     assert video_timeline(path).duration_seconds == pytest.approx(2.4, abs=0.01)
     assert chosen(path) == MIDDLES
+
+
+@pytest.mark.parametrize("name", JUMPS | STRAYS)
+@pytest.mark.parametrize("options", [B_FRAMES, NO_B_FRAMES], ids=["B-frames", "none"])
+def test_jumps_of_a_broadcast_clock_are_corrected_with_sound(tmp_path, name, options):
+    path = write_recording(tmp_path / "clip.ts", grey_frames(24), options=options, sound={"seconds": 2.4})
+    patch_times(path, (JUMPS | STRAYS)[name], sound=name in JUMPS)
+    assert video_timeline(path).duration_seconds == pytest.approx(2.4, abs=0.01)
+    assert chosen(path) == MIDDLES
+    assert sound_of(path) == pytest.approx((0, 2.4), abs=0.2)
 
 
 @pytest.mark.parametrize("number", [5, 10, 18])
@@ -112,13 +256,7 @@ def test_a_long_gap_is_a_frozen_picture(tmp_path):
 
 def test_the_last_picture_lasts_as_long_as_the_sound(tmp_path):
     path = tmp_path / "stands.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        write_tone(container, seconds=6.0)
-        for pixels in grey_frames(24):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
+    write_recording(path, grey_frames(24), sound={"seconds": 6.0})
     assert video_timeline(path).duration_seconds == pytest.approx(6.0, abs=0.1)
     assert chosen(path, 4) == [7, 22, 23, 23]
 
@@ -253,12 +391,27 @@ def test_stamps_continue_after_a_restart(stamps):
     ]
 
 
-def test_reordered_frames_are_left_alone():
+@given(st.integers(6, 30), st.integers(2, 30), st.integers(0, 20), st.sampled_from([20, 40, 100]))
+def test_stamps_continue_where_a_key_frame_begins_another_recording(first, second, later, gap):
+    stamps = [gap * number for number in range(first)] + [later + gap * number for number in range(second)]
+    expected = [gap * number for number in range(first + second)]
+    assert without_restarts(stamps, Fraction(1, 1000), {0, first}) == expected
+
+
+@given(even, st.integers(3, 30))
+def test_a_single_early_key_frame_is_not_another_recording(stamps, back):
+    place, gap = len(stamps) // 2, stamps[1]
+    early = [*stamps[:place], stamps[place] - min(back, place) * gap, *stamps[place + 1 :]]
+    assert without_restarts(early, Fraction(1, 1000), {0, place}) == early
+
+
+@pytest.mark.parametrize("keys", [(), range(60)], ids=["few key frames", "key frames only"])
+def test_reordered_frames_are_left_alone(keys):
     random = np.random.default_rng(0)
     for _ in range(50):
         order = np.argsort(np.arange(60) + random.uniform(0, 4, 60))
         stamps = [int(number) * 40 for number in order]
-        assert without_restarts(without_strays(stamps, Fraction(1, 1000)), Fraction(1, 1000)) == stamps
+        assert without_restarts(without_strays(stamps, Fraction(1, 1000)), Fraction(1, 1000), keys) == stamps
 
 
 @settings(max_examples=40, deadline=None)

@@ -52,6 +52,7 @@ def stream(*, reorders=0, rate=None):
         time_base=Fraction(1, 100),
         guessed_rate=rate,
         average_rate=None,
+        container=SimpleNamespace(format=SimpleNamespace(flags=0)),
         codec_context=SimpleNamespace(has_b_frames=bool(reorders), reorder_depth=reorders),
     )
 

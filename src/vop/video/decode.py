@@ -19,7 +19,7 @@ from vop.video.clip import DISPLAY, Clip
 from vop.video.colour import ColourConverter, alpha_decoder
 from vop.video.picture import is_animation
 from vop.video.shape import PixelConverter
-from vop.video.source import TOO_LARGE, FromFile, FromMemory, Unsure, look_up, open_video, packets_of
+from vop.video.source import TOO_LARGE, FromFile, FromMemory, Unsure, check_joined, look_up, open_video, packets_of
 from vop.video.timeline import Clock, Packets, Timeline, TimelineReader, is_mp4
 
 if TYPE_CHECKING:
@@ -259,6 +259,8 @@ class VideoDecoder:
         sound = None if is_mp4(self.container) else self.container.streams.best("audio")
         for packet in packets_of(self.container, *filter(None, [self.stream, sound])):
             clock.set(packet)
+            if packet.is_corrupt:
+                check_joined(self.path, self.container, packet)
             if packet.stream_index != self.stream.index:
                 reader.stands(packet)
                 continue

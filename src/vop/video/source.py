@@ -30,6 +30,8 @@ _ENOUGH = 5  # a stream with at least this many frames is a video
 _COUNTED_PACKETS = 5000  # to read at most, if the header does not tell pictures from videos
 _STILLS = Disposition.timed_thumbnails | Disposition.still_image
 
+_IVF = b"DKIF"  # the beginning of a file
+
 _SEEK_BYTES = 4 * 2**20  # a packet that is nearer is reached by reading, without seeking
 
 FEW_PACKETS = 2000  # reading this many takes no longer than looking up a dozen times
@@ -68,6 +70,24 @@ def packets_of(container: av.container.InputContainer, *streams: Stream) -> Iter
         yield from container.demux(streams)
     except (av.FFmpegError, IndexError):  # PyAV raises an IndexError at the end of a file that has gained streams
         return
+
+
+def check_joined(path: Path, container: av.container.InputContainer, packet: av.Packet[Stream]) -> None:
+    """Refuse IVF files joined byte by byte. FFmpeg takes the second one's header for a frame, and loses its frames.
+
+    Args:
+        packet: a packet that is cut short, as a frame of the size in this header is.
+
+    Raises:
+        VideoError: the packet is the header of an IVF file.
+    """
+    if container.format.name != "ivf" or packet.pos is None:
+        return
+    with path.open("rb") as file:
+        file.seek(packet.pos)
+        if file.read(len(_IVF)) == _IVF:
+            reason = f"it is several IVF files in one; the second begins at byte {packet.pos:,}"
+            raise VideoError(path, f"{reason}: convert each of them to WebM or MP4, and join these with FFmpeg")
 
 
 @contextmanager

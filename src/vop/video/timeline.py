@@ -5,20 +5,21 @@ and frame rates vary. Players use the timestamps of packets, and reading these c
 
 Timestamps are read as in FFmpeg's command. Formats made for broadcast (such as MPEG-TS) allow the clock to jump at any
 packet, for all streams at once; FFmpeg's command and players then continue without a gap. In other formats, a gap of an
-hour means that one picture is shown for an hour. A clock never runs backwards in any format, and a single timestamp far
-from its neighbours is a mistake.
+hour means that one picture is shown for an hour. A clock never runs backwards in any format: where it is set back,
+another recording was joined to the file, and follows the first one. A single timestamp far from its neighbours is a
+mistake.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from statistics import median_low
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vop.video.clip import WHOLE_VIDEO, Clip
 
@@ -31,14 +32,17 @@ _PADDING = Fraction(1, 2)  # seconds; encoders let the sound end a little later 
 DEFAULT_RATE = 25  # frames per second if neither packets nor header give a rate, as FFmpeg assumes
 
 _MICROSECONDS = 10**6
-_TS_DISCONT = 0x200  # FFmpeg's AVFMT_TS_DISCONT, among the flags of a format
+_TS_DISCONT, _NO_TIMESTAMPS = 0x200, 0x80  # FFmpeg's AVFMT_TS_DISCONT, AVFMT_NOTIMESTAMPS: flags of a format
 _LEAP = 10 * _MICROSECONDS  # FFmpeg's -dts_delta_threshold
 _BACK = _MICROSECONDS // 10  # if the clock goes back by more, it has restarted
+_LATE = _MICROSECONDS  # streams of a recording are at most this far apart in the file
 
 _NEAR = 4  # packets on either side with which a timestamp is compared
 _REORDERED = 20  # packets; reordering moves frames by less
 _STRAY_SECONDS = 1  # an outlier is farther than this, and than `_STRAY_GAPS` frames, from all of these packets
 _STRAY_GAPS = 20
+_LONGEST_SECONDS = 365 * 24 * 3600  # a timestamp farther than this from the middle of a video is unknown
+_FEW_GAPS = 3  # frames; a key frame that is earlier than others by so many begins another recording
 
 
 @dataclass(frozen=True, repr=False)
@@ -189,8 +193,7 @@ class TimelineReader:
         given, time_base = self._given(ordinal)
         mended: dict[int, int] = {}
         if not ordinal:
-            raw = [_UNKNOWN if (stamp := given[place]) is None else stamp for place in shown]
-            mended = dict(zip(shown, without_restarts(without_strays(raw, time_base), time_base), strict=True))
+            mended = self._mended(shown)
             shown = [place for place in shown if mended[place] > _UNKNOWN]
             corrected = corrected or any(mended[place] != self._in_file[place] for place in shown)
         stamps = [mended.get(place, stamp or 0) for place, stamp in enumerate(given)]
@@ -212,6 +215,16 @@ class TimelineReader:
             tuple(ascending), max(end, self._standing(time_base, ascending[0], end)), time_base, ordinal, packets
         )
 
+    def _mended(self, shown: list[int]) -> dict[int, int]:
+        """Return the corrected presentation time of each of these packets; `_UNKNOWN` if it is missing."""
+        raw = _without_absurd([self._pts[place] for place in shown], self._time_base)
+        mended = dict(zip(shown, without_strays(raw, self._time_base), strict=True))
+        known = [place for place in shown if mended[place] > _UNKNOWN]
+        keys_in_file = set(self._keys)
+        keys = {number for number, place in enumerate(known) if place in keys_in_file}
+        in_order = without_restarts([mended[place] for place in known], self._time_base, keys)
+        return mended | dict(zip(known, in_order, strict=True))
+
     def _standing(self, time_base: Fraction, first: int, end: int) -> int:
         """Return when the last picture ends, which may be later than the end of its packet."""
         until = end
@@ -226,10 +239,21 @@ class TimelineReader:
     def _lacks_presentation_times(self, shown: list[int]) -> bool:
         """Return whether most presentation times are missing, or are those of decoding (reordered H.264 in AVI)."""
         times = [pts for place in shown if (pts := self._pts[place]) is not None]
-        if 2 * len(times) <= len(shown):
+        if 2 * len(times) <= len(shown) or self._are_guessed():
             return True
         in_order = all(early < late for early, late in pairwise(times))
         return in_order and bool(self._stream.codec_context.has_b_frames)
+
+    def _are_guessed(self) -> bool:
+        """Return whether FFmpeg made up the presentation times, and they do not fit.
+
+        It learns of reordering only at the first B-frame, and begins anew at a joined stream.
+        """
+        if not self._stream.container.format.flags & _NO_TIMESTAMPS:
+            return False
+        times = zip(self._pts, self._dts, strict=True)
+        delays = [pts - dts for pts, dts in times if pts is not None and dts is not None]
+        return bool(delays) and (min(delays) < 0 or max(delays) > delays[0] == 0)
 
     def _decoded(self) -> list[int] | None:
         """Return the decoding time of each packet; None if one is missing."""
@@ -294,8 +318,18 @@ def may_jump(container: av.container.InputContainer) -> bool:
     return bool(container.format.flags & _TS_DISCONT)
 
 
+class _Late(NamedTuple):
+    """Late packets of a stream: their offset, and when the last of them is decoded, in microseconds."""
+
+    offset: int
+    until: int
+
+
 class Clock:
     """Removes jumps of the clock from the timestamps of a file, packet by packet, in the order of the file.
+
+    The clock jumps for all streams at once, but not at the same packet: where two recordings are joined, late packets
+    of the first one are found among those of the second. They are recognized by the time at which they are due.
 
     Attributes:
         corrected: whether the clock has jumped.
@@ -305,46 +339,127 @@ class Clock:
         self.corrected = False
         self._may_jump = may_jump(container)
         self._offset = 0  # microseconds
+        self._late: dict[int, _Late] = {}  # by stream: what it may still have from before the last jump
         self._decoded: dict[int, int] = {}  # by stream: when the last packet is decoded, in microseconds
         self._next: dict[int, int] = {}  # and when the next one is due
-        self._last: int | None = None  # of any stream
 
     def set(self, packet: av.Packet[Stream]) -> None:
         """Correct the timestamps of the next packet in place."""
-        if not self._may_jump or packet.dts is None:
+        if not self._may_jump:
             return
-        unit = packet.time_base * _MICROSECONDS
-        decoded = round(packet.dts * unit) + self._offset
-        is_sparse = packet.stream.type not in ("audio", "video")  # subtitles pause, which is not a jump
-        jump = 0 if is_sparse else self._jump(packet.stream_index, decoded)
-        if jump:
-            self.corrected = True
-            self._offset -= jump
-            decoded -= jump
-        if self._offset:
-            ticks = round(self._offset / unit)
-            packet.dts += ticks
-            if packet.pts is not None:
-                packet.pts += ticks
-        if is_sparse:
-            return
-        self._last = self._decoded[packet.stream_index] = decoded
-        self._next[packet.stream_index] = decoded + self._duration(packet, unit)
+        unit, offset = packet.time_base * _MICROSECONDS, self._offset
+        if packet.dts is not None and packet.stream.type in ("audio", "video"):  # subtitles pause, which is not a jump
+            in_file = round(packet.dts * unit)
+            offset = self._offset_at(packet.stream, in_file)
+            self._decoded[packet.stream_index] = in_file + offset
+            self._next[packet.stream_index] = in_file + offset + self._duration(packet, unit)
+        if offset:
+            _move(packet, Fraction(offset, _MICROSECONDS))
 
-    def _jump(self, stream: int, decoded: int) -> int:
+    def _offset_at(self, stream: Stream, in_file: int) -> int:
+        """Return the offset of the stream's next packet, which is decoded at `in_file` by the file's clock."""
+        late = self._late.get(stream.index)
+        if late is None:
+            self._leave(stream, self._jump(stream, in_file + self._offset))
+        elif self._decoded[stream.index] - _BACK <= in_file + late.offset <= late.until:
+            return late.offset
+        else:
+            del self._late[stream.index]
+            self._follow(stream, in_file + self._offset)
+        return self._offset
+
+    def _follow(self, stream: Stream, decoded: int) -> None:
+        """Let a stream continue after a jump that another stream made first.
+
+        The streams of a recording end at slightly different times. Pictures continue without a gap unless the sound
+        lasts much longer, and sounds may overlap.
+        """
+        distance = decoded - self._next[stream.index]
+        if stream.type == "video" and distance <= _PADDING * _MICROSECONDS:
+            self._offset -= distance
+            for other in self._next.keys() - self._late.keys() - {stream.index}:  # they do not jump by this distance
+                self._decoded[other] -= distance
+                self._next[other] -= distance
+        elif abs(distance) > _LEAP:
+            self._leave(stream, self._jump(stream, decoded))
+
+    def _jump(self, stream: Stream, decoded: int) -> int:
         """Return the clock's jump at this packet, in microseconds; 0 if it did not jump."""
-        due = self._next.get(stream)
+        latest = max(self._decoded.values(), default=decoded)  # of any stream: one may pause while others continue
+        due = self._next.get(stream.index)
         if due is None:  # a stream's first packet is compared with the other streams
-            jump = 0 if self._last is None else decoded - self._last
+            jump = decoded - latest
             return jump if abs(jump) > _LEAP else 0
-        jump = decoded - due
-        return jump if abs(jump) > _LEAP or decoded + _BACK < self._decoded[stream] else 0
+        has_jumped = decoded > max(due, latest) + _LEAP or decoded + _BACK < self._decoded[stream.index]
+        return decoded - due if has_jumped else 0
+
+    def _leave(self, stream: Stream, jump: int) -> None:
+        """Correct a jump that this stream makes first, and expect late packets of the other streams.
+
+        A stream that is far behind has none: its first packets already were those of the new clock.
+        """
+        if not jump:
+            return
+        self.corrected = True
+        due = self._next.get(stream.index, max(self._decoded.values()))
+        farthest = max(abs(jump) // 2, _LATE)
+        for other, expected in self._next.items():
+            if other != stream.index and expected > due - farthest:
+                self._late.setdefault(other, _Late(self._offset, max(due, expected) + _LATE))
+        self._offset -= jump
 
     def _duration(self, packet: av.Packet[Stream], unit: Fraction) -> int:
         if packet.duration:
             return round(packet.duration * unit)
         rate = getattr(packet.stream, "average_rate", None)
         return round(_MICROSECONDS / rate) if rate else 0
+
+
+def _without_absurd(stamps: Sequence[int | None], time_base: Fraction) -> list[int]:
+    """Return timestamps with `_UNKNOWN` for those that are missing or impossible, such as those of damaged packets."""
+    middle = median_low([stamp for stamp in stamps if stamp is not None])
+    farthest = _LONGEST_SECONDS / time_base
+    return [_UNKNOWN if stamp is None or abs(stamp - middle) > farthest else stamp for stamp in stamps]
+
+
+def follow_timeline(
+    packets: Iterable[av.Packet[Stream]], stream: av.VideoStream, timeline: Timeline
+) -> Iterator[av.Packet[Stream]]:
+    """Yield all packets of a file whose clock restarts with the timestamps of its timeline.
+
+    Sound moves with the key frame before it. Packets that restart before the pictures do wait for them.
+    """
+    place, shift = 0, Fraction(0)  # in seconds
+    ends: dict[int, Fraction] = {}  # by stream of sound
+    waiting: list[av.Packet[Stream]] = []
+    for packet in packets:
+        is_picture = packet.stream_index == stream.index and bool(packet.size)
+        if is_picture:
+            stamp, place = timeline.packets.stamps[place], place + 1
+            if packet.is_keyframe and packet.pts is not None:
+                shift = (stamp - packet.pts) * packet.time_base
+            _move(packet, shift)
+            packet.pts = stamp
+        elif packet.pts is not None:
+            begins = packet.pts * packet.time_base + shift
+            if begins + Fraction(_BACK, _MICROSECONDS) < ends.get(packet.stream_index, begins):
+                waiting.append(packet)
+                continue
+            _move(packet, shift)
+            ends[packet.stream_index] = begins
+        if is_picture and packet.is_keyframe:
+            for late in waiting:
+                _move(late, shift)
+            yield from waiting
+            waiting.clear()
+        yield packet
+    yield from waiting
+
+
+def _move(packet: av.Packet[Stream], shift: Fraction) -> None:
+    ticks = round(shift / packet.time_base)
+    packet.dts = None if packet.dts is None else packet.dts + ticks
+    packet.pts = None if packet.pts is None else packet.pts + ticks
 
 
 def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
@@ -371,21 +486,37 @@ def without_strays(stamps: Sequence[int], time_base: Fraction) -> list[int]:
     return stamps
 
 
-def without_restarts(stamps: Sequence[int], time_base: Fraction) -> list[int]:
+def without_restarts(stamps: Sequence[int], time_base: Fraction, keys: Container[int] = ()) -> list[int]:
     """Make timestamps in decoding order continue where the clock was set back.
 
-    After a pause, a few of the next frames may be shown before it. After a restart, all later frames are early.
+    After a pause, a few of the next frames may be shown before it. After a restart, all later frames are early, or the
+    first of them is a key frame: it is never shown before frames that are decoded earlier.
+
+    Args:
+        keys: the positions of the key frames.
     """
-    far, gap = _far(stamps, time_base), _usual_gap(stamps)
-    latest, offset, corrected = None, 0, []
+    far, usual = _far(stamps, time_base), _usual_gap(stamps)
+    begin, latest, offset, corrected = 0, None, 0, []
     for place, stamp in enumerate(stamps):
-        if latest is not None and stamp + offset < latest - far:
-            following = stamps[place : place + _REORDERED]
-            if len(following) == _REORDERED and max(following) + offset < latest - far:
-                offset = latest + gap - stamp
+        if latest is not None and stamp + offset < latest:
+            following = [other + offset for other in stamps[place : place + _REORDERED]]
+            are_early = len(following) == _REORDERED and max(following) < latest - far
+            if are_early or (place in keys and _begins_anew(following, corrected[-_NEAR:])):
+                gap = _usual_gap(stamps[begin:place]) if place - begin > 1 else usual
+                begin, offset = place, offset + latest + gap - min(following[: _NEAR + 1])
         corrected.append(stamp + offset)
         latest = corrected[-1] if latest is None else max(latest, corrected[-1])
     return corrected
+
+
+def _begins_anew(following: Sequence[int], before: Sequence[int]) -> bool:
+    """Return whether a key frame, the first of `following`, begins another recording than the frames before it.
+
+    If only the key frame is early, its own timestamp is wrong.
+    """
+    key, *after = following[: _NEAR + 1]
+    is_early = len(before) == _NEAR and key <= min(before) and key + _FEW_GAPS * _usual_gap(following) <= max(before)
+    return is_early and bool(after) and min(after) < max(before)
 
 
 def _far(stamps: Sequence[int], time_base: Fraction) -> int:

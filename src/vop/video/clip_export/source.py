@@ -15,9 +15,10 @@ from av.stream import Stream
 
 from vop.errors import VideoError
 from vop.video.colour import HDR_TRANSFERS
+from vop.video.decode import VideoDecoder
 from vop.video.probe import codec_name
 from vop.video.source import open_video, packets_of
-from vop.video.timeline import DEFAULT_RATE, Clock, may_jump, read_timeline
+from vop.video.timeline import DEFAULT_RATE, Clock, Timeline, follow_timeline, may_jump, read_timeline
 
 Packet: TypeAlias = "av.Packet[Stream]"  # at run time the class takes no parameter
 
@@ -26,6 +27,7 @@ _FIRST_PACKETS = 100  # enough to detect which timestamps a file has
 # intra refresh, the picture takes seconds to build up after a key frame.
 SEEKS = (0, 2, 12, 60)
 _SAME_SECONDS = 0.5
+_INEXACT_SECONDS = Fraction(1, 10)  # of the duration in a header
 _COPYABLE_PIXELS = ("yuv420p", "yuvj420p")
 
 
@@ -39,6 +41,7 @@ class ClipSource:
         ordinal: frames have no presentation times, only decoding times (see `Timeline`).
         counted: packets have no times at all; frames follow each other at `rate`.
         clock_jumps: the clock may restart or jump (see `vop.video.timeline`), so the file cannot be searched by time.
+        timeline: the video's, if its clock restarts in a format that does not allow this: recordings were joined.
         holds_last_frame: the last frame stays on display until the end of the clip.
         copyable: an MP4 file can hold the pictures without encoding them again.
     """
@@ -51,6 +54,7 @@ class ClipSource:
     ordinal: bool
     counted: bool
     clock_jumps: bool
+    timeline: Timeline | None
     holds_last_frame: bool
     copyable: bool
 
@@ -80,18 +84,21 @@ def find_clip(path: Path, start: Fraction, end: Fraction, *, duration_seconds: f
         counted = opening.ordinal and None in decoded
         if opening.ordinal and not counted:
             first = min(stamp for stamp in decoded if stamp is not None) * time_base_of(stream)
-        clock_jumps = may_jump(container) and not _runs_through(stream, duration_seconds)
+        end = first + (end if duration_seconds is None else min(end, Fraction(duration_seconds)))
+        timeline = _restarted(path) if not opening.ordinal and _ends_early(container, end) else None
+        clock_jumps = timeline is not None or (may_jump(container) and not _runs_through(stream, duration_seconds))
         plain = codec_name(stream) == "h264" and stream.codec_context.pix_fmt in _COPYABLE_PIXELS
         is_hdr = stream.codec_context.color_trc in HDR_TRANSFERS
         return ClipSource(
             path=path,
             first=first,
             start=first + start,
-            end=first + (end if duration_seconds is None else min(end, Fraction(duration_seconds))),
+            end=end,
             rate=Fraction(stream.guessed_rate or stream.average_rate or DEFAULT_RATE),
             ordinal=opening.ordinal,
             counted=counted,
             clock_jumps=clock_jumps,
+            timeline=timeline,
             holds_last_frame=duration_seconds is not None,
             copyable=plain and not (is_hdr or opening.ordinal or clock_jumps),
         )
@@ -111,6 +118,22 @@ def _runs_through(stream: av.VideoStream, duration_seconds: float | None) -> boo
     return abs(float(stream.duration * time_base_of(stream)) - duration_seconds) < _SAME_SECONDS
 
 
+def _ends_early(container: av.container.InputContainer, end: Fraction) -> bool:
+    """Return whether a Matroska file ends before a time, according to its header: that of the first of two recordings.
+
+    Live recordings have no duration in their headers.
+    """
+    if "matroska" not in container.format.name.split(","):
+        return False
+    return container.duration is None or Fraction(container.duration, av.time_base) < end - _INEXACT_SECONDS
+
+
+def _restarted(path: Path) -> Timeline | None:
+    """Return the timeline of a file if its timestamps restart."""
+    with VideoDecoder(path) as video:
+        return video.timeline if video.timeline.packets.corrected else None
+
+
 @contextmanager
 def opened_at(
     clip: ClipSource, *, first_seek: int = 0
@@ -126,7 +149,11 @@ def opened_at(
             audio = _audio_stream(container)
             packets: Iterator[Packet] | None = packets_of(container, *filter(None, [stream, audio]))
             if packets is not None and clip.clock_jumps:
-                packets = _from_last_key(_by_one_clock(packets, container), stream, clip)
+                if clip.timeline is None:
+                    packets = _by_one_clock(packets, container)
+                else:
+                    packets = follow_timeline(packets, stream, clip.timeline)
+                packets = _from_last_key(packets, stream, clip)
             if packets is not None and back is not None:
                 packets = _after_seek(container, stream, packets, clip, clip.start - back)
             if packets is not None:
