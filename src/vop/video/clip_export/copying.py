@@ -1,0 +1,113 @@
+"""Copy a clip to keep, without encoding, from a key frame on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+import av
+
+from vop.video.clip_export.audio import copied_audio
+from vop.video.clip_export.output import SHORT, new_output
+from vop.video.clip_export.remux import with_decoding_times
+from vop.video.clip_export.source import ClipSource, Packet, opened_at, time_base_of
+
+_MAX_LEAD_SECONDS = 60  # a copy that begins earlier than this is of no use
+
+
+def copy_clip(clip: ClipSource, temporary: Path, container: str) -> Fraction | None:
+    """Write the clip without encoding, and return the time at which it begins; None if it cannot be copied."""
+    if clip.ordinal or clip.clock_jumps:  # the times of its packets are not those of its frames
+        return None
+    try:
+        with opened_at(clip) as (stream, _, packets), new_output(temporary, container, source=clip.path) as output:
+            pictures = (packet for packet in packets if packet.stream_index == stream.index and packet.size)
+            chosen = _from_key_frame(with_decoding_times(pictures, clip), clip)
+            key = next(chosen, None)
+            begins = None if key is None else clip.time_of(key)
+            if key is None or begins is None:
+                return None
+            copied = output.add_stream_from_template(stream, opaque=True)
+            if stream.codec_context.codec.canonical_name == "hevc" and container in ("mp4", "mov"):
+                copied.codec_context.codec_tag = "hvc1"  # the only tag that Apple's players accept
+            start = round(begins / time_base_of(stream))
+            audio = _copied_audio(replace(clip, start=begins), output)
+            for packet in chain(audio, _rebased(chain([key], chosen), copied, start)):
+                output.mux(packet)
+            return begins
+    except (av.FFmpegError, ValueError, TypeError):  # times or formats that the container cannot hold
+        return None
+
+
+def _from_key_frame(packets: Iterator[Packet], clip: ClipSource) -> Iterator[Packet]:
+    """Yield packets from the last key frame at or before the clip on, up to its end; none if it is too far away."""
+    held: list[Packet] = []
+    following: list[Packet] = []
+    limit = clip.start + SHORT
+    for packet in packets:
+        if _time(packet, packet.dts) > limit:
+            following = [packet]
+            break
+        if packet.is_keyframe and _time(packet, packet.pts) <= limit:
+            held.clear()
+        if held or packet.is_keyframe:
+            held.append(packet)
+    if not held or _time(held[0], held[0].pts) < clip.start - _MAX_LEAD_SECONDS:
+        return
+    if not following and clip.start >= max(_ends(packet, clip) for packet in held):
+        return
+    begins = _time(held[0], held[0].pts)
+    # Pictures that follow the key frame but are shown before it refer to earlier ones.
+    whole = (packet for packet in chain(held, following, packets) if _time(packet, packet.pts) >= begins)
+    yield from _up_to(clip.end - SHORT, whole)
+
+
+def _up_to(end: Fraction, packets: Iterator[Packet]) -> Iterator[Packet]:
+    """Yield the packets shown before `end`, later ones that they refer to, and those in between."""
+    waiting: list[Packet] = []
+    latest = end
+    for packet in packets:
+        shown = _time(packet, packet.pts)
+        if shown < latest:
+            for earlier in waiting:
+                latest = max(latest, _time(earlier, earlier.pts))
+            yield from waiting
+            waiting.clear()
+            yield packet
+        elif _time(packet, packet.dts) >= latest:
+            return
+        else:
+            waiting.append(packet)
+
+
+def _ends(packet: Packet, clip: ClipSource) -> Fraction:
+    lasts = packet.duration * packet.time_base if packet.duration else 1 / clip.rate
+    return _time(packet, packet.pts) + lasts
+
+
+def _time(packet: Packet, stamp: int | None) -> Fraction:
+    if stamp is None:
+        raise ValueError("a packet has no times")
+    return stamp * packet.time_base
+
+
+def _rebased(packets: Iterable[Packet], stream: av.VideoStream, start: int) -> Iterator[Packet]:
+    """Yield packets as part of a new stream whose time begins at `start`."""
+    for packet in packets:
+        if packet.is_discard:  # somebody has cut it off with an edit list, which the copy does not have
+            raise ValueError("a packet that is not shown would be shown")
+        if packet.pts is not None and packet.dts is not None:
+            packet.pts, packet.dts, packet.stream = packet.pts - start, packet.dts - start, stream
+            yield packet
+
+
+def _copied_audio(clip: ClipSource, output: av.container.OutputContainer) -> list[Packet]:
+    """Return the main audio from the clip's start on. The muxer must know its stream before the first packet."""
+    with opened_at(clip) as (_, stream, packets):
+        if stream is None:
+            return []
+        own = (packet for packet in packets if packet.stream_index == stream.index)
+        return list(copied_audio(stream, own, clip, output))
