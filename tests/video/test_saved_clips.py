@@ -10,7 +10,7 @@ from fractions import Fraction
 import av
 import pytest
 
-from clips import grey_frames, write_clip
+from clips import damage, grey_frames, write_clip
 from hdr import BT2020, PQ
 from video.exported import appearances, duration, make
 from vop.errors import UsageError, VideoError
@@ -44,6 +44,28 @@ def test_copies_begin_at_a_key_frame(tmp_path, name, settings, frames):
         assert after.streams.video[0].codec_context.name == before.streams.video[0].codec_context.name
         assert len(after.streams.audio) == len(before.streams.audio)
         assert out.suffix == path.suffix
+
+
+@pytest.mark.parametrize("name", ["refresh.mp4", "refresh.mkv", "refresh.flv"])
+@pytest.mark.parametrize("start", [0.5, 1.2, 1.3, 2.2])
+def test_copies_begin_with_a_whole_picture(tmp_path, name, start):
+    """From a point of intra refresh, decoders return nothing until the picture has built up."""
+    options = {"x264-params": "intra-refresh=1:keyint=12:bframes=0:scenecut=0"}
+    path = write_clip(tmp_path / name, grey_frames(24), rate=10, options=options)
+    with av.open(str(path)) as container:
+        assert sum(packet.is_keyframe for packet in container.demux(video=0)) > 1
+    out = tmp_path / f"out{saved_suffix(path)}"
+    saved = save_clip(path, out, start_seconds=start, end_seconds=2.4)
+    assert saved.copied
+    assert appearances(out)[1] == list(range(round(10 * saved.start_seconds), 24))
+
+
+def test_copies_do_not_begin_with_a_damaged_key_frame(tmp_path):
+    options = {"g": "6", "sc_threshold": "1000000000"}
+    path = write_clip(tmp_path / "clip.mp4", grey_frames(24), codec="mpeg4", rate=10, options=options)
+    damage(path, [12])
+    saved = save_clip(path, tmp_path / "out.mp4", start_seconds=1.4, end_seconds=2.4)
+    assert (saved.start_seconds, saved.copied) == (pytest.approx(0.6, abs=0.001), True)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import av
 from vop.video.clip_export.audio import copied_audio
 from vop.video.clip_export.output import SHORT, new_output
 from vop.video.clip_export.remux import with_decoding_times
-from vop.video.clip_export.source import ClipSource, Packet, opened_at, time_base_of
+from vop.video.clip_export.source import SEEKS, ClipSource, Packet, opened_at, time_base_of
 
 _MAX_LEAD_SECONDS = 60  # a copy that begins earlier than this is of no use
 
@@ -23,27 +23,70 @@ def copy_clip(clip: ClipSource, temporary: Path, container: str) -> Fraction | N
     if clip.ordinal or clip.clock_jumps:  # the times of its packets are not those of its frames
         return None
     try:
-        with opened_at(clip) as (stream, _, packets), new_output(temporary, container, source=clip.path) as output:
-            pictures = (packet for packet in packets if packet.stream_index == stream.index and packet.size)
-            chosen = _from_key_frame(with_decoding_times(pictures, clip), clip)
-            key = next(chosen, None)
-            begins = None if key is None else clip.time_of(key)
-            if key is None or begins is None:
-                return None
-            copied = output.add_stream_from_template(stream, opaque=True)
-            if stream.codec_context.codec.canonical_name == "hevc" and container in ("mp4", "mov"):
-                copied.codec_context.codec_tag = "hvc1"  # the only tag that Apple's players accept
-            start = round(begins / time_base_of(stream))
-            audio = _copied_audio(replace(clip, start=begins), output)
-            for packet in chain(audio, _rebased(chain([key], chosen), copied, start)):
-                output.mux(packet)
-            return begins
+        for first_seek in range(len(SEEKS)):
+            with opened_at(clip, first_seek=first_seek) as (stream, _, packets):
+                starts = _Starts(stream)
+                pictures = (packet for packet in packets if packet.stream_index == stream.index and packet.size)
+                chosen = _from_key_frame(with_decoding_times(pictures, clip), clip, starts)
+                key = next(chosen, None)
+                if key is not None:
+                    return _write(clip, stream, key, chosen, temporary, container)
+                if not starts.refused:
+                    return None
     except (av.FFmpegError, ValueError, TypeError):  # times or formats that the container cannot hold
         return None
+    return None
 
 
-def _from_key_frame(packets: Iterator[Packet], clip: ClipSource) -> Iterator[Packet]:
-    """Yield packets from the last key frame at or before the clip on, up to its end; none if it is too far away."""
+def _write(
+    clip: ClipSource, stream: av.VideoStream, key: Packet, later: Iterator[Packet], temporary: Path, container: str
+) -> Fraction:
+    with new_output(temporary, container, source=clip.path) as output:
+        begins = _time(key, key.pts)
+        copied = output.add_stream_from_template(stream, opaque=True)
+        if stream.codec_context.codec.canonical_name == "hevc" and container in ("mp4", "mov"):
+            copied.codec_context.codec_tag = "hvc1"  # the only tag that Apple's players accept
+        start = round(begins / time_base_of(stream))
+        audio = _copied_audio(replace(clip, start=begins), output)
+        for packet in chain(audio, _rebased(chain([key], later), copied, start)):
+            output.mux(packet)
+        return begins
+
+
+class _Starts:
+    """Tells from which key frames a copy can begin, by decoding each of them alone.
+
+    Streams with intra refresh mark packets as key frames from which the picture builds up in the course of seconds.
+    The decoder returns nothing before it is complete.
+
+    Attributes:
+        refused: whether a copy cannot begin at some key frame.
+    """
+
+    def __init__(self, stream: av.VideoStream) -> None:
+        self.refused = False
+        self._decoder = stream.codec_context
+
+    def allow(self, key: Packet) -> bool:
+        allowed = self._is_whole(key)
+        self.refused = self.refused or not allowed
+        return allowed
+
+    def _is_whole(self, key: Packet) -> bool:
+        try:
+            frames = [*self._decoder.decode(key), *self._decoder.decode(None)]
+        except av.FFmpegError:
+            return False
+        finally:
+            self._decoder.flush_buffers()
+        return any(not frame.is_corrupt for frame in frames)
+
+
+def _from_key_frame(packets: Iterator[Packet], clip: ClipSource, starts: _Starts) -> Iterator[Packet]:
+    """Yield packets from the last key frame at or before the clip on, up to its end.
+
+    Yields nothing if there is no such key frame, if it is too far away, or if nothing is shown in the clip.
+    """
     held: list[Packet] = []
     following: list[Packet] = []
     limit = clip.start + SHORT
@@ -51,18 +94,24 @@ def _from_key_frame(packets: Iterator[Packet], clip: ClipSource) -> Iterator[Pac
         if _time(packet, packet.dts) > limit:
             following = [packet]
             break
-        if packet.is_keyframe and _time(packet, packet.pts) <= limit:
-            held.clear()
-        if held or packet.is_keyframe:
+        if _may_start(packet, clip, is_first=not (held or starts.refused)) and starts.allow(packet):
+            held = [packet]
+        elif held:
             held.append(packet)
-    if not held or _time(held[0], held[0].pts) < clip.start - _MAX_LEAD_SECONDS:
-        return
-    if not following and clip.start >= max(_ends(packet, clip) for packet in held):
+    if not held or (not following and clip.start >= max(_ends(packet, clip) for packet in held)):
         return
     begins = _time(held[0], held[0].pts)
     # Pictures that follow the key frame but are shown before it refer to earlier ones.
     whole = (packet for packet in chain(held, following, packets) if _time(packet, packet.pts) >= begins)
     yield from _up_to(clip.end - SHORT, whole)
+
+
+def _may_start(packet: Packet, clip: ClipSource, *, is_first: bool) -> bool:
+    """Return whether this is a key frame near the clip. The first one of a file may come after the clip's start."""
+    if not packet.is_keyframe:
+        return False
+    shown = _time(packet, packet.pts)
+    return shown >= clip.start - _MAX_LEAD_SECONDS and (is_first or shown <= clip.start + SHORT)
 
 
 def _up_to(end: Fraction, packets: Iterator[Packet]) -> Iterator[Packet]:
