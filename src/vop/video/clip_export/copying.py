@@ -10,8 +10,10 @@ from pathlib import Path
 
 import av
 
+from vop.errors import VideoError
 from vop.video.clip_export.audio import copied_audio
-from vop.video.clip_export.output import SHORT, new_output
+from vop.video.clip_export.first_picture import FirstPicture, KeyFrameDecoder, first_picture
+from vop.video.clip_export.output import SHORT, copied_stream, new_output
 from vop.video.clip_export.remux import with_decoding_times
 from vop.video.clip_export.source import SEEKS, ClipSource, Packet, opened_at, time_base_of
 
@@ -30,56 +32,55 @@ def copy_clip(clip: ClipSource, temporary: Path, container: str) -> Fraction | N
                 chosen = _from_key_frame(with_decoding_times(pictures, clip), clip, starts)
                 key = next(chosen, None)
                 if key is not None:
-                    return _write(clip, stream, key, chosen, temporary, container)
+                    with new_output(temporary, container, source=clip.path) as output:
+                        begins = _write(clip, stream, key, chosen, output)
+                    return begins if _begins_with(temporary, starts.picture) else None
                 if not starts.refused:
                     return None
-    except (av.FFmpegError, ValueError, TypeError):  # times or formats that the container cannot hold
+    except (av.FFmpegError, ValueError, TypeError, VideoError):  # times or formats that the container cannot hold
         return None
     return None
 
 
 def _write(
-    clip: ClipSource, stream: av.VideoStream, key: Packet, later: Iterator[Packet], temporary: Path, container: str
+    clip: ClipSource,
+    stream: av.VideoStream,
+    key: Packet,
+    later: Iterator[Packet],
+    output: av.container.OutputContainer,
 ) -> Fraction:
-    with new_output(temporary, container, source=clip.path) as output:
-        begins = _time(key, key.pts)
-        copied = output.add_stream_from_template(stream, opaque=True)
-        if stream.codec_context.codec.canonical_name == "hevc" and container in ("mp4", "mov"):
-            copied.codec_context.codec_tag = "hvc1"  # the only tag that Apple's players accept
-        start = round(begins / time_base_of(stream))
-        audio = _copied_audio(replace(clip, start=begins), output)
-        for packet in chain(audio, _rebased(chain([key], later), copied, start)):
-            output.mux(packet)
-        return begins
+    """Write the clip's packets, and return the time at which it begins."""
+    begins = _time(key, key.pts)
+    copied = copied_stream(stream, output)
+    start = round(begins / time_base_of(stream))
+    audio = _copied_audio(replace(clip, start=begins), output)
+    for packet in chain(audio, _rebased(chain([key], later), copied, start)):
+        output.mux(packet)
+    return begins
+
+
+def _begins_with(copy: Path, picture: FirstPicture | None) -> bool:
+    found = first_picture(copy)
+    return found is not None and picture is not None and found.looks_like(picture)
 
 
 class _Starts:
-    """Tells from which key frames a copy can begin, by decoding each of them alone.
-
-    Streams with intra refresh mark packets as key frames from which the picture builds up in the course of seconds.
-    The decoder returns nothing before it is complete.
+    """Tells from which key frames a copy can begin.
 
     Attributes:
-        refused: whether a copy cannot begin at some key frame.
+        refused: whether some key frame is incomplete.
+        picture: that of the last key frame from which a copy can begin.
     """
 
     def __init__(self, stream: av.VideoStream) -> None:
         self.refused = False
-        self._decoder = stream.codec_context
+        self.picture: FirstPicture | None = None
+        self._decoder = KeyFrameDecoder(stream)
 
     def allow(self, key: Packet) -> bool:
-        allowed = self._is_whole(key)
-        self.refused = self.refused or not allowed
-        return allowed
-
-    def _is_whole(self, key: Packet) -> bool:
-        try:
-            frames = [*self._decoder.decode(key), *self._decoder.decode(None)]
-        except av.FFmpegError:
-            return False
-        finally:
-            self._decoder.flush_buffers()
-        return any(not frame.is_corrupt for frame in frames)
+        picture = self._decoder.picture(key)
+        self.picture, self.refused = picture or self.picture, self.refused or picture is None
+        return picture is not None
 
 
 def _from_key_frame(packets: Iterator[Packet], clip: ClipSource, starts: _Starts) -> Iterator[Packet]:
