@@ -65,6 +65,7 @@ def write_clip(
     rotation: int | None = None,
     matrix: Sequence[int] | None = None,
     audio: bool = False,
+    audio_seconds: float = 0.5,
     **attributes,
 ) -> Path:
     """Encode RGB frames; `stamps` are presentation times in milliseconds."""
@@ -81,7 +82,7 @@ def write_clip(
         if matrix is not None:
             stream.set_display_matrix(matrix)
         if audio:
-            write_tone(container)
+            write_tone(container, seconds=audio_seconds)
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             if stamps is not None:

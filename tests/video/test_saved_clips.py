@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import pytest
@@ -97,6 +98,25 @@ def test_exact_clips_keep_a_variable_frame_rate(tmp_path):
     assert shown == [3, 4, 5, 6, 7, 8, 9]
     assert [float(time) for time in times] == pytest.approx([0, 0.02, 0.08, 0.13, 0.18, 0.28, 0.58])
     assert duration(tmp_path / "out.mp4") == pytest.approx(0.63)
+
+
+@pytest.mark.parametrize("audio_seconds", [1.2, 1.25])
+def test_clips_across_the_join_of_recordings(tmp_path, audio_seconds):
+    """The audio of the second recording begins before that of the first ends."""
+    settings = {"rate": 10, "audio": True, "audio_seconds": audio_seconds}
+    parts = [write_clip(tmp_path / f"{k}.ts", grey_frames(24)[12 * k :][:12], **settings) for k in range(2)]
+    path, out = tmp_path / "joined.ts", tmp_path / "out.mp4"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    save_clip(path, out, start_seconds=0.6, end_seconds=1.8, exact=True)
+    assert appearances(out)[1] == list(range(6, 18))
+    with av.open(str(out)) as container:
+        stream = container.streams.audio[0]
+        times = [packet.pts * packet.time_base for packet in container.demux(stream) if packet.size]
+        assert stream.codec_context.name == "aac"
+    gaps = [after - before for before, after in pairwise(times)]
+    assert (times[0], times[-1]) == (pytest.approx(0, abs=0.07), pytest.approx(1.2, abs=0.14))
+    assert min(gaps) > 0.03
+    assert max(gaps) < 0.13  # a packet lasts 0.064 s
 
 
 def test_copies_do_not_show_what_an_edit_list_hides(tmp_path):

@@ -42,15 +42,20 @@ def audio_packets(
 def copied_audio(
     stream: av.AudioStream, packets: Iterable[Packet], clip: ClipSource, output: av.container.OutputContainer
 ) -> Iterator[Packet]:
-    """Yield the packets of a clip's audio for a new stream of `output`, in the format of the file."""
+    """Yield the packets of a clip's audio for a new stream of `output`, in the format of the file.
+
+    In joined recordings, the audio of the second may begin before that of the first ends. What overlaps is left out.
+    """
     start, end = (round(time / time_base_of(stream)) for time in (clip.start, clip.end))
     copied = None
+    due = start
     for packet in packets:
-        if packet.pts is None or packet.pts < start:
+        if packet.pts is None or packet.pts < due:
             continue
         if packet.pts >= end:
             return
         copied = copied or output.add_stream_from_template(stream, opaque=True)
+        due = packet.pts + max((packet.duration or 0) // 2, 1)  # half, since times are rounded
         packet.pts = packet.dts = packet.pts - start
         packet.stream = copied
         yield packet

@@ -87,9 +87,8 @@ def save_clip(
                 cut_clip(clip, temporary, container)
             except (av.FFmpegError, ValueError) as error:
                 reason = getattr(error, "strerror", None) or error
-                raise VideoError(
-                    path, f"this clip cannot be written as {container}: {reason}; cut it exactly"
-                ) from error
+                advice = "" if exact else "; cut it exactly"
+                raise VideoError(path, f"this clip cannot be written as {container}: {reason}{advice}") from error
     start = begins if begins is not None else clip.start
     return SavedClip(
         start_seconds=round(float(start - clip.first), 6),
