@@ -11,6 +11,7 @@ import pytest
 
 from clips import grey_frames, write_clip
 from hdr import write_frames
+from video.exported import appearances, duration
 from vop.video.clip_export import export_clip, save_clip, saved_suffix
 from vop.video.frames import read_frames
 from vop.video.probe import probe
@@ -68,6 +69,23 @@ def test_the_container_decides_about_the_shape_of_pixels(tmp_path, name, copied)
         stream = container.streams.video[0]
         assert stream.sample_aspect_ratio in (None, 1)
         assert stream.width / stream.height == pytest.approx(85 / 48, rel=0.02)
+
+
+def test_what_cannot_be_copied_into_webm_is_encoded(tmp_path):
+    settings = {"codec": "libvpx-vp9", "sample_aspect_ratio": Fraction(2), "rotation": 90, "audio": True}
+    path = write_clip(tmp_path / "clip.mp4", grey_frames(24), **settings).rename(tmp_path / "clip.webm")
+    out = tmp_path / "out.webm"
+    saved = save_clip(path, out, start_seconds=0.2, end_seconds=0.4)
+    assert (saved.lead_seconds, saved.copied) == (0, False)
+    times, shown = appearances(out)
+    assert shown == list(range(5, 10))
+    assert [float(time) for time in times] == pytest.approx([0, 0.04, 0.08, 0.12, 0.16], abs=0.001)
+    assert duration(out) == pytest.approx(0.2, abs=0.03)
+    assert shape(path) == shape(out) == pytest.approx(48 / 128)
+    with av.open(str(out)) as container:
+        assert container.format.name == "matroska,webm"
+        assert [stream.codec_context.name for stream in container.streams.video] == ["vp9"]
+        assert [stream.codec_context.codec.canonical_name for stream in container.streams.audio] == ["opus"]
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("webm", "libvpx"), ("webm", "libvpx-vp9"), ("mkv", "libvpx-vp9")])

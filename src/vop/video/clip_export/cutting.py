@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import chain
@@ -19,25 +19,49 @@ from vop.video.clip_export.output import SHORT, new_output
 from vop.video.clip_export.source import ClipSource, Packet, time_base_of
 from vop.video.clip_export.transcode import ShownFrame, decoding
 from vop.video.colour import ColourConverter, has_alpha
-from vop.video.shape import Matrix, display_matrix
+from vop.video.shape import Matrix, display_matrix, display_size, sample_aspect
 from vop.video.source import open_video
 
 _AUDIO_BIT_RATE = 256_000
-# Without reordered frames, decoding times are presentation times: the last frame lasts to the end in every player.
-_H264 = {"preset": "medium", "crf": "16", "bf": "0"}
-_HEVC = {"preset": "fast", "crf": "16"}
 _X265 = ("log-level=none", "bframes=0")
-_H264_FORMATS = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray")
-_HEVC_FORMATS = ("yuv420p10le", "yuv422p10le", "yuv444p10le", "yuv420p12le", "yuv422p12le", "yuv444p12le")
+
+
+@dataclass(frozen=True)
+class _Coding:
+    """How pictures are encoded: the name of FFmpeg's encoder, its options, and the pixel formats that it keeps."""
+
+    encoder: str
+    options: dict[str, str]
+    formats: tuple[str, ...]
+
+
+# Without reordered frames, decoding times are presentation times: the last frame lasts to the end in every player.
+_H264 = _Coding(
+    "libx264",
+    {"preset": "medium", "crf": "16", "bf": "0"},
+    ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuv444p", "yuvj444p", "gray"),
+)
+_HEVC = _Coding(
+    "libx265",
+    {"preset": "fast", "crf": "16"},
+    ("yuv420p10le", "yuv422p10le", "yuv444p10le", "yuv420p12le", "yuv422p12le", "yuv444p12le"),
+)
+_VP9 = _Coding(
+    "libvpx-vp9",
+    {"crf": "16", "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"},
+    ("yuv420p", "yuv422p", "yuv444p"),
+)
 
 
 def cut_clip(clip: ClipSource, temporary: Path, container: str) -> None:
+    """Write the clip as H.264 or HEVC with AAC; or as VP9 with Opus, in square pixels, if the container is WebM."""
     with new_output(temporary, container, source=clip.path) as output:
         pictures = _encoded_pictures(clip, output)
         first = next(pictures, None)
         if first is None:
             raise VideoError(clip.path, f"nothing is shown {float(clip.start - clip.first):.3f} s after its start")
-        audio = audio_packets(clip, output, copy=True, bit_rate=_AUDIO_BIT_RATE)
+        sound = "libopus" if container == "webm" else "aac"
+        audio = audio_packets(clip, output, copy=True, encoder=sound, bit_rate=_AUDIO_BIT_RATE)
         for packet in chain(audio, [first], pictures):
             output.mux(packet)
 
@@ -53,7 +77,7 @@ def _encoded_pictures(clip: ClipSource, output: av.container.OutputContainer) ->
         for start, end, frame in _shown_in(frames, clip):
             if encoder is None:
                 encoder = _encoder(output, frame, stream, clip.rate, colours)
-            picture = _picture(frame, encoder.pix_fmt or "yuv420p", reformatter, converter)
+            picture = _picture(frame, encoder, reformatter, converter)
             picture.pts, picture.time_base, picture.pict_type = round(start / base), base, 0
             picture.duration = durations[picture.pts] = round(end / base) - picture.pts
             yield from _lasting(encoder.encode(picture), durations)
@@ -106,15 +130,20 @@ def _encoder(
     output: av.container.OutputContainer, frame: av.VideoFrame, stream: av.VideoStream, rate: Fraction, tags: _Tags
 ) -> av.VideoStream:
     is_deep = not frame.format.has_palette and any(component.bits > 8 for component in frame.format.components)
-    options = {**_HEVC, "x265-params": _x265(frame)} if is_deep else _H264
-    encoder = output.add_stream("libx265" if is_deep else "libx264", rate=rate, options=options)
+    coding = _coding(output.format.name, is_deep=is_deep)
+    options = {**coding.options, "x265-params": _x265(frame)} if coding is _HEVC else coding.options
+    encoder = output.add_stream(coding.encoder, rate=rate, options=options)
+    assert isinstance(encoder, av.VideoStream)
     encoder.width, encoder.height = frame.width, frame.height
-    encoder.pix_fmt = _format(frame, is_deep=is_deep)
+    encoder.pix_fmt = _format(frame, coding.formats, is_deep=is_deep)
     codec = encoder.codec_context
     codec.time_base = time_base_of(stream)
-    if stream.sample_aspect_ratio:
+    if coding is _VP9:  # PyAV cannot write another shape of pixels into WebM
+        size = display_size(frame.width, frame.height, aspect=sample_aspect(stream), matrix=None)
+        encoder.width, encoder.height = size
+    elif stream.sample_aspect_ratio:
         codec.sample_aspect_ratio = stream.sample_aspect_ratio
-    if is_deep:
+    if coding is _HEVC:
         codec.codec_tag = "hvc1"
     if not (frame.format.is_rgb or has_alpha(frame)):
         codec.colorspace = _known(frame.colorspace, tags.space)
@@ -125,15 +154,22 @@ def _encoder(
     return encoder
 
 
+def _coding(container: str, *, is_deep: bool) -> _Coding:
+    if container != "webm":
+        return _HEVC if is_deep else _H264
+    if is_deep:
+        raise ValueError("WebM is encoded with 8 bits per channel only")
+    return _VP9
+
+
 def _known(of_frame: int, of_file: int) -> int:
     return of_file if of_frame == _UNKNOWN else of_frame
 
 
-def _format(frame: av.VideoFrame, *, is_deep: bool) -> str:
+def _format(frame: av.VideoFrame, allowed: Sequence[str], *, is_deep: bool) -> str:
     """Return the frame's own pixel format, if the encoder takes it."""
     name = frame.format.name.removesuffix("le") + ("le" if is_deep else "")
     halves = frame.width % 2 or frame.height % 2
-    allowed = _HEVC_FORMATS if is_deep else _H264_FORMATS
     if name in allowed and not (halves and "444" not in name):
         return name
     chroma = "yuv444p" if halves else "yuv420p"
@@ -147,11 +183,13 @@ def _turn(encoder: av.VideoStream, matrix: Matrix | None) -> None:
 
 
 def _picture(
-    frame: av.VideoFrame, pix_fmt: str, reformatter: VideoReformatter, converter: ColourConverter
+    frame: av.VideoFrame, encoder: av.VideoStream, reformatter: VideoReformatter, converter: ColourConverter
 ) -> av.VideoFrame:
-    if has_alpha(frame):  # H.264 has no transparency
+    if has_alpha(frame):  # it is not encoded
         frame = av.VideoFrame.from_ndarray(converter.rgb(frame), format="rgb24")
-    return frame if frame.format.name == pix_fmt else reformatter.reformat(frame, format=pix_fmt)
+    if (frame.format.name, frame.width, frame.height) == (encoder.pix_fmt, encoder.width, encoder.height):
+        return frame
+    return reformatter.reformat(frame, width=encoder.width, height=encoder.height, format=encoder.pix_fmt)
 
 
 def _x265(frame: av.VideoFrame) -> str:

@@ -17,7 +17,7 @@ from vop.video.clip_export.copying import copy_clip
 from vop.video.clip_export.cutting import cut_clip
 from vop.video.clip_export.source import find_clip
 
-SAVED_VERSION = 1  # increase it when `save_clip` changes, so that caches save their clips again
+SAVED_VERSION = 2  # increase it when `save_clip` changes, so that caches save their clips again
 
 # Containers that a copy keeps. All others, such as AVI, cannot hold every stream with its times: Matroska can.
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".ts": "mpegts"}
@@ -59,8 +59,9 @@ def save_clip(
     """Write a clip of a video with its main audio, in the format of the file if possible.
 
     Without `exact`, pictures and audio are copied from the key frame at or before the start, up to the end or a few
-    frames later. What cannot be copied is encoded. Exact clips have the wanted frames only, at their times: H.264, or
-    HEVC for more than 8 bits per channel, in the file's size, shape, rotation and colours, with AAC.
+    frames later. What cannot be copied, or would not look like the file, is encoded, in WebM as VP9 with Opus. Exact
+    clips have the wanted frames only, at their times: H.264, or HEVC for more than 8 bits per channel, in the file's
+    size, shape, rotation and colours, with AAC.
 
     Args:
         out: the file to write. Its format is that of `saved_suffix`.
