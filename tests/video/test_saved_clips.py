@@ -12,6 +12,7 @@ import av
 import pytest
 
 from clips import damage, grey_frames, write_clip
+from fields import write_fields
 from hdr import BT2020, PQ
 from video.exported import appearances, duration, make
 from vop.errors import UsageError, VideoError
@@ -59,6 +60,18 @@ def test_copies_begin_with_a_whole_picture(tmp_path, name, start):
     saved = save_clip(path, out, start_seconds=start, end_seconds=2.4)
     assert saved.copied
     assert appearances(out)[1] == list(range(round(10 * saved.start_seconds), 24))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_copies_do_not_begin_in_the_middle_of_a_frame(tmp_path, suffix):
+    """FFmpeg takes every field without references to others for a key frame. Half a frame cannot be decoded."""
+    path = write_fields(tmp_path / f"clip.{suffix}", [20 + 8 * k for k in range(24)], keys=6)
+    out = tmp_path / f"out.{suffix}"
+    saved = save_clip(path, out, start_seconds=0.5, end_seconds=0.8, duration_seconds=0.96)
+    assert (saved.start_seconds, saved.copied) == (pytest.approx(0.48), True)
+    with av.open(str(out)) as container:
+        levels = [frame.to_ndarray()[10, 10] for frame in container.decode(video=0)]
+    assert levels == [20 + 8 * k for k in range(12, 20)]
 
 
 def test_copies_do_not_begin_with_a_damaged_key_frame(tmp_path):

@@ -77,8 +77,8 @@ class _Starts:
         self.picture: FirstPicture | None = None
         self._decoder = KeyFrameDecoder(stream)
 
-    def allow(self, key: Packet) -> bool:
-        picture = self._decoder.picture(key)
+    def allow(self, key: Packet, following: Packet | None) -> bool:
+        picture = self._decoder.picture(key, following)
         self.picture, self.refused = picture or self.picture, self.refused or picture is None
         return picture is not None
 
@@ -91,11 +91,11 @@ def _from_key_frame(packets: Iterator[Packet], clip: ClipSource, starts: _Starts
     held: list[Packet] = []
     following: list[Packet] = []
     limit = clip.start + SHORT
-    for packet in packets:
+    for packet, after in _with_next(packets):
         if _time(packet, packet.dts) > limit:
-            following = [packet]
+            following = [packet, *([after] if after else [])]
             break
-        if _may_start(packet, clip, is_first=not (held or starts.refused)) and starts.allow(packet):
+        if _may_start(packet, clip, is_first=not (held or starts.refused)) and starts.allow(packet, after):
             held = [packet]
         elif held:
             held.append(packet)
@@ -105,6 +105,14 @@ def _from_key_frame(packets: Iterator[Packet], clip: ClipSource, starts: _Starts
     # Pictures that follow the key frame but are shown before it refer to earlier ones.
     whole = (packet for packet in chain(held, following, packets) if _time(packet, packet.pts) >= begins)
     yield from _up_to(clip.end - SHORT, whole)
+
+
+def _with_next(packets: Iterator[Packet]) -> Iterator[tuple[Packet, Packet | None]]:
+    packet = next(packets, None)
+    while packet is not None:
+        after = next(packets, None)
+        yield packet, after
+        packet = after
 
 
 def _may_start(packet: Packet, clip: ClipSource, *, is_first: bool) -> bool:

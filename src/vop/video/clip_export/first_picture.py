@@ -59,20 +59,27 @@ class KeyFrameDecoder:
         self._decoder = alpha_decoder(stream) or stream.codec_context
         self._colours = ColourConverter(self._decoder)
 
-    def picture(self, key: Packet) -> FirstPicture | None:
+    def picture(self, key: Packet, following: Packet | None) -> FirstPicture | None:
         """Return the picture of a key frame; None if it is incomplete.
 
         Streams with intra refresh mark packets as key frames from which the picture builds up in the course of
         seconds. The decoder returns nothing before it is complete.
+
+        Args:
+            following: the next packet. In interlaced streams it may have the other half of the lines.
         """
+        frame = self._decoded(key) or (self._decoded(key, following) if following else None)
+        return None if frame is None else self._seen(frame)
+
+    def _decoded(self, *packets: Packet) -> av.VideoFrame | None:
+        """Return the frame of the first of these packets."""
         try:
-            frames = [*self._decoder.decode(key), *self._decoder.decode(None)]
+            frames = [frame for packet in (*packets, None) for frame in self._decoder.decode(packet)]
         except av.FFmpegError:
             return None
         finally:
             self._decoder.flush_buffers()
-        frame = next((frame for frame in frames if not frame.is_corrupt), None)
-        return None if frame is None else self._seen(frame)
+        return next((frame for frame in frames if frame.pts == packets[0].pts and not frame.is_corrupt), None)
 
     def _seen(self, frame: av.VideoFrame) -> FirstPicture:
         matrix = display_matrix(frame, self._decoder.name) or (_ONE, 0, 0, _ONE)
@@ -87,5 +94,6 @@ class KeyFrameDecoder:
 def first_picture(path: Path) -> FirstPicture | None:
     """Return a file's first picture; None if it is incomplete."""
     with open_video(path) as (container, stream):
-        packet = next((packet for packet in packets_of(container, stream) if packet.size), None)
-        return None if packet is None else KeyFrameDecoder(stream).picture(packet)
+        own = (packet for packet in packets_of(container, stream) if packet.size)
+        key = next(own, None)
+        return None if key is None else KeyFrameDecoder(stream).picture(key, next(own, None))
