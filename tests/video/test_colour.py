@@ -20,10 +20,14 @@ from hdr import (
     BT2020_10,
     COLOURS,
     FULL,
+    GAMMA22,
+    GAMMA28,
     HLG,
     LIMITED,
     P3,
     PQ,
+    SMPTE240M,
+    XVYCC,
     centres,
     hdr_frame,
     patches,
@@ -150,12 +154,13 @@ def test_highlights_are_clipped(transfer):
     assert (pixels[48:] == 255).all()
 
 
-def test_wide_gamut_sdr_keeps_its_colours():
-    for primaries in (BT2020, P3):
-        frame = hdr_frame(patches(), BT2020_10, primaries=primaries, pix_fmt="yuv444p12le")
-        assert difference(centres(ColourConverter().rgb(frame)), COLOURS).max() <= 3
-        frame.color_trc = UNTAGGED  # without the tag, nothing says that the gamut is wide
-        assert ColourConverter().is_plain(frame)
+@pytest.mark.parametrize("transfer", [UNTAGGED, BT709, GAMMA22, GAMMA28, SMPTE240M, XVYCC, BT2020_10])
+@pytest.mark.parametrize("primaries", [BT2020, P3])
+def test_wide_gamut_sdr_keeps_its_colours(primaries, transfer):
+    frame = hdr_frame(patches(), transfer, primaries=primaries, pix_fmt="yuv444p12le")
+    assert difference(centres(ColourConverter().rgb(frame)), COLOURS).max() <= 3
+    frame.color_primaries = UNTAGGED  # without the tag, nothing says that the gamut is wide
+    assert ColourConverter().is_plain(frame)
 
 
 def test_colour_tags_of_the_container_suffice(tmp_path):
