@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.bitstream import BitStreamFilterContext
 from PIL import Image
 
 from vop.video.decode import VideoDecoder
@@ -65,6 +66,7 @@ def write_clip(
     rotation: int | None = None,
     matrix: Sequence[int] | None = None,
     audio: bool = False,
+    audio_seconds: float = 0.5,
     **attributes,
 ) -> Path:
     """Encode RGB frames; `stamps` are presentation times in milliseconds."""
@@ -81,7 +83,7 @@ def write_clip(
         if matrix is not None:
             stream.set_display_matrix(matrix)
         if audio:
-            write_tone(container)
+            write_tone(container, seconds=audio_seconds)
         for number, pixels in enumerate(frames):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
             if stamps is not None:
@@ -100,6 +102,20 @@ def write_tone(
     frame.sample_rate = rate
     container.mux(stream.encode(frame))
     container.mux(stream.encode())
+
+
+def remux(source: Path, target: Path, bitstream_filter: str = "null", *, most: int | None = None) -> Path:
+    """Copy a video stream to another file; a bitstream filter changes its packets, or only the first `most`."""
+    with av.open(str(source)) as given, av.open(str(target), "w") as container:
+        stream = container.add_stream_from_template(given.streams.video[0])
+        changed = BitStreamFilterContext(bitstream_filter, given.streams.video[0], stream)
+        same = BitStreamFilterContext("null", given.streams.video[0])
+        packets = (packet for packet in given.demux(video=0) if packet.size)
+        for number, packet in enumerate(packets):
+            for out in (changed if most is None or number < most else same).filter(packet):
+                out.stream = stream
+                container.mux(out)
+    return Path(target)
 
 
 def packets_of(path: Path) -> list[tuple[int, int]]:

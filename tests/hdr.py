@@ -8,7 +8,8 @@ from pathlib import Path
 import av
 import numpy as np
 
-PQ, HLG, BT2020_10 = 16, 18, 14  # transfer functions, as the standards number them
+# Transfer functions, as the standards number them.
+PQ, HLG, BT2020_10, GAMMA22, GAMMA28, SMPTE240M, XVYCC = 16, 18, 14, 4, 5, 7, 11
 BT709, BT2020, P3 = 1, 9, 12  # primaries
 LIMITED, FULL = 1, 2
 
@@ -101,7 +102,7 @@ def _signal(light: np.ndarray, transfer: int) -> np.ndarray:
         scene = (light * WHITE_NITS / 1000) ** (1 / 1.2)
         bright = 0.17883277 * np.log(np.maximum(12 * scene, 1) - 0.28466892) + 0.55991073
         return np.where(scene <= 1 / 12, np.sqrt(3 * scene), bright)
-    return light ** (1 / 2.4)
+    return light ** (1 / {GAMMA22: 2.2, GAMMA28: 2.8}.get(transfer, 2.4))
 
 
 def _rgb_planes(signal: np.ndarray, bits: int) -> list[np.ndarray]:

@@ -9,21 +9,24 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from av.bitstream import BitStreamFilterContext
 from av.video.reformatter import VideoReformatter
 from PIL import Image
 
-from clips import FILMS, write_clip, write_film
+from clips import FILMS, remux, write_clip, write_film
 from hdr import (
     BT709,
     BT2020,
     BT2020_10,
     COLOURS,
     FULL,
+    GAMMA22,
+    GAMMA28,
     HLG,
     LIMITED,
     P3,
     PQ,
+    SMPTE240M,
+    XVYCC,
     centres,
     hdr_frame,
     patches,
@@ -150,26 +153,20 @@ def test_highlights_are_clipped(transfer):
     assert (pixels[48:] == 255).all()
 
 
-def test_wide_gamut_sdr_keeps_its_colours():
-    for primaries in (BT2020, P3):
-        frame = hdr_frame(patches(), BT2020_10, primaries=primaries, pix_fmt="yuv444p12le")
-        assert difference(centres(ColourConverter().rgb(frame)), COLOURS).max() <= 3
-        frame.color_trc = UNTAGGED  # without the tag, nothing says that the gamut is wide
-        assert ColourConverter().is_plain(frame)
+@pytest.mark.parametrize("transfer", [UNTAGGED, BT709, GAMMA22, GAMMA28, SMPTE240M, XVYCC, BT2020_10])
+@pytest.mark.parametrize("primaries", [BT2020, P3])
+def test_wide_gamut_sdr_keeps_its_colours(primaries, transfer):
+    frame = hdr_frame(patches(), transfer, primaries=primaries, pix_fmt="yuv444p12le")
+    assert difference(centres(ColourConverter().rgb(frame)), COLOURS).max() <= 3
+    frame.color_primaries = UNTAGGED  # without the tag, nothing says that the gamut is wide
+    assert ColourConverter().is_plain(frame)
 
 
 def test_colour_tags_of_the_container_suffice(tmp_path):
     """The decoder drops them when decoding starts."""
     write_frames(tmp_path / "all.mp4", [hdr_frame(patches(), PQ)], codec="libx264", crf=1)
-    with av.open(str(tmp_path / "all.mp4")) as source, av.open(str(tmp_path / "colr.mp4"), "w") as target:
-        given = source.streams.video[0]
-        stream = target.add_stream_from_template(given)
-        untag = "h264_metadata=colour_primaries=2:transfer_characteristics=2:matrix_coefficients=2"
-        with_filter = BitStreamFilterContext(untag, given, stream)
-        for packet in source.demux(given):
-            for filtered in with_filter.filter(packet) if packet.size else ():
-                filtered.stream = stream
-                target.mux(filtered)
+    untag = "h264_metadata=colour_primaries=2:transfer_characteristics=2:matrix_coefficients=2"
+    remux(tmp_path / "all.mp4", tmp_path / "colr.mp4", untag)
     frame, converter = first_frame(tmp_path / "colr.mp4")
     assert frame.color_trc == frame.color_primaries == frame.colorspace == UNTAGGED
     assert difference(centres(converter.rgb(frame)), COLOURS).max() <= STEP[10]

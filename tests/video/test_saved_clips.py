@@ -6,11 +6,13 @@ import json
 import shutil
 import subprocess
 from fractions import Fraction
+from itertools import pairwise
 
 import av
 import pytest
 
-from clips import grey_frames, write_clip
+from clips import damage, grey_frames, write_clip
+from fields import write_fields
 from hdr import BT2020, PQ
 from video.exported import appearances, duration, make
 from vop.errors import UsageError, VideoError
@@ -46,6 +48,40 @@ def test_copies_begin_at_a_key_frame(tmp_path, name, settings, frames):
         assert out.suffix == path.suffix
 
 
+@pytest.mark.parametrize("name", ["refresh.mp4", "refresh.mkv", "refresh.flv"])
+@pytest.mark.parametrize("start", [0.5, 1.2, 1.3, 2.2])
+def test_copies_begin_with_a_whole_picture(tmp_path, name, start):
+    """From a point of intra refresh, decoders return nothing until the picture has built up."""
+    options = {"x264-params": "intra-refresh=1:keyint=12:bframes=0:scenecut=0"}
+    path = write_clip(tmp_path / name, grey_frames(24), rate=10, options=options)
+    with av.open(str(path)) as container:
+        assert sum(packet.is_keyframe for packet in container.demux(video=0)) > 1
+    out = tmp_path / f"out{saved_suffix(path)}"
+    saved = save_clip(path, out, start_seconds=start, end_seconds=2.4)
+    assert saved.copied
+    assert appearances(out)[1] == list(range(round(10 * saved.start_seconds), 24))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "ts"])
+def test_copies_do_not_begin_in_the_middle_of_a_frame(tmp_path, suffix):
+    """FFmpeg takes every field without references to others for a key frame. Half a frame cannot be decoded."""
+    path = write_fields(tmp_path / f"clip.{suffix}", [20 + 8 * k for k in range(24)], keys=6)
+    out = tmp_path / f"out.{suffix}"
+    saved = save_clip(path, out, start_seconds=0.5, end_seconds=0.8, duration_seconds=0.96)
+    assert (saved.start_seconds, saved.copied) == (pytest.approx(0.48), True)
+    with av.open(str(out)) as container:
+        levels = [frame.to_ndarray()[10, 10] for frame in container.decode(video=0)]
+    assert levels == [20 + 8 * k for k in range(12, 20)]
+
+
+def test_copies_do_not_begin_with_a_damaged_key_frame(tmp_path):
+    options = {"g": "6", "sc_threshold": "1000000000"}
+    path = write_clip(tmp_path / "clip.mp4", grey_frames(24), codec="mpeg4", rate=10, options=options)
+    damage(path, [12])
+    saved = save_clip(path, tmp_path / "out.mp4", start_seconds=1.4, end_seconds=2.4)
+    assert (saved.start_seconds, saved.copied) == (pytest.approx(0.6, abs=0.001), True)
+
+
 @pytest.mark.parametrize(
     ("name", "settings"),
     [
@@ -75,6 +111,25 @@ def test_exact_clips_keep_a_variable_frame_rate(tmp_path):
     assert shown == [3, 4, 5, 6, 7, 8, 9]
     assert [float(time) for time in times] == pytest.approx([0, 0.02, 0.08, 0.13, 0.18, 0.28, 0.58])
     assert duration(tmp_path / "out.mp4") == pytest.approx(0.63)
+
+
+@pytest.mark.parametrize("audio_seconds", [1.2, 1.25])
+def test_clips_across_the_join_of_recordings(tmp_path, audio_seconds):
+    """The audio of the second recording begins before that of the first ends."""
+    settings = {"rate": 10, "audio": True, "audio_seconds": audio_seconds}
+    parts = [write_clip(tmp_path / f"{k}.ts", grey_frames(24)[12 * k :][:12], **settings) for k in range(2)]
+    path, out = tmp_path / "joined.ts", tmp_path / "out.mp4"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    save_clip(path, out, start_seconds=0.6, end_seconds=1.8, exact=True)
+    assert appearances(out)[1] == list(range(6, 18))
+    with av.open(str(out)) as container:
+        stream = container.streams.audio[0]
+        times = [packet.pts * packet.time_base for packet in container.demux(stream) if packet.size]
+        assert stream.codec_context.name == "aac"
+    gaps = [after - before for before, after in pairwise(times)]
+    assert (times[0], times[-1]) == (pytest.approx(0, abs=0.07), pytest.approx(1.2, abs=0.14))
+    assert min(gaps) > 0.03
+    assert max(gaps) < 0.13  # a packet lasts 0.064 s
 
 
 def test_copies_do_not_show_what_an_edit_list_hides(tmp_path):

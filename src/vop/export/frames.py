@@ -12,6 +12,7 @@ from typing import Any
 
 import av
 
+from vop.video.completing import FrameCompleter
 from vop.video.shape import display_matrix, display_size, sample_aspect
 from vop.video.source import open_video, packets_of
 from vop.video.timeline import DEFAULT_RATE, is_mp4
@@ -116,14 +117,16 @@ def _tags(container: av.container.InputContainer, video: av.VideoStream) -> dict
 def _size(file: Path) -> tuple[int, int]:
     with open_video(file) as (container, stream):
         width, height, matrix = stream.codec_context.width, stream.codec_context.height, None
+        completer = FrameCompleter(stream)
         for packet in islice(packets_of(container, stream), _SAMPLE):
             try:
                 frames = stream.decode(packet)
             except av.FFmpegError:
                 continue
             if frames:
-                width, height = frames[0].width, frames[0].height
-                matrix = display_matrix(frames[0], stream.codec_context.name)
+                frame = completer.complete(frames[0])
+                width, height = frame.width, frame.height
+                matrix = display_matrix(frame, stream.codec_context.name)
                 break
         return display_size(width, height, aspect=sample_aspect(stream), matrix=matrix)
 

@@ -258,8 +258,8 @@ def _hlg(signal: np.ndarray) -> np.ndarray:
     return scene**1.2 * (_HLG_PEAK_NITS / _WHITE_NITS)
 
 
-def _bt1886(signal: np.ndarray) -> np.ndarray:
-    return signal**2.4
+def _gamma(exponent: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda signal: signal**exponent
 
 
 _UNTAGGED = ColorTrc.UNSPECIFIED, ColorPrimaries.UNSPECIFIED
@@ -268,10 +268,25 @@ _UNTAGGED_MATRIX = 2
 HDR_TRANSFERS = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 _HDR_NAMES: dict[int, str] = {ColorTrc.SMPTE2084: "pq", ColorTrc.ARIB_STD_B67: "hlg"}
 _HDR: dict[int, Callable[[np.ndarray], np.ndarray]] = {ColorTrc.SMPTE2084: _pq, ColorTrc.ARIB_STD_B67: _hlg}
-# sRGB is among them, because the same curve converts to light and back.
-_SDR: dict[int, Callable[[np.ndarray], np.ndarray]] = dict.fromkeys(
-    (ColorTrc.BT709, ColorTrc.SMPTE170M, ColorTrc.BT2020_10, ColorTrc.BT2020_12, ColorTrc.IEC61966_2_1), _bt1886
-)
+# Cameras' curves are not undone: screens show their signals by BT.1886, as they show signals without a tag.
+_SDR: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    **dict.fromkeys(
+        (
+            ColorTrc.UNSPECIFIED,
+            ColorTrc.BT709,
+            ColorTrc.SMPTE170M,
+            ColorTrc.SMPTE240M,
+            ColorTrc.IEC61966_2_4,
+            ColorTrc.BT1361_ECG,
+            ColorTrc.IEC61966_2_1,
+            ColorTrc.BT2020_10,
+            ColorTrc.BT2020_12,
+        ),
+        _gamma(2.4),
+    ),
+    ColorTrc.GAMMA22: _gamma(2.2),
+    ColorTrc.GAMMA28: _gamma(2.8),
+}
 _TRANSFER = {**_HDR, **_SDR}
 
 _KNOWN_MATRICES = (1, 4, 5, 6, 7, 9)  # by the numbers of the standards: BT.709, FCC, BT.601 twice, 240M, BT.2020

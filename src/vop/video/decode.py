@@ -17,6 +17,7 @@ from vop.errors import VideoError
 from vop.utils.names import existing_path
 from vop.video.clip import DISPLAY, Clip
 from vop.video.colour import ColourConverter, alpha_decoder
+from vop.video.completing import FrameCompleter
 from vop.video.picture import is_animation
 from vop.video.shape import PixelConverter
 from vop.video.source import TOO_LARGE, FromFile, FromMemory, Unsure, check_joined, look_up, open_video, packets_of
@@ -59,6 +60,7 @@ class VideoDecoder:
         self._open(stream)
         self.codec = alpha_decoder(self.stream) or self.stream.codec_context
         self.colours = ColourConverter(self.codec)
+        self._completer = FrameCompleter(self.stream)
         self.codec.thread_type, self.codec.thread_count = "AUTO", threads
         self._timeline: Timeline | None = None
         self._is_partial = False
@@ -222,6 +224,8 @@ class VideoDecoder:
             needed: timestamps of the wanted frames. Others may be skipped to save work.
         """
         timeline, codec = self.timeline, self.codec
+        if first and self._completer.needs_first_frame:  # it may rotate all others
+            next(self._frames(0, 0), None)
         can_skip = codec.name in _SKIPPING_CODECS and codec.field_order in _WHOLE_FRAMES
         if codec.is_open:
             codec.flush_buffers()
@@ -234,7 +238,7 @@ class VideoDecoder:
                 frames = codec.decode(packet)
             except av.FFmpegError:
                 continue
-            for frame in frames:
+            for frame in map(self._completer.complete, frames):
                 stamp = frame.pts
                 if timeline.ordinal:
                     stamp = timeline.stamps[min(position, len(timeline.stamps) - 1)]

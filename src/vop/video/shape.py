@@ -5,6 +5,7 @@ Both are rotated, mirrored and stretched as players show the video.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -93,13 +94,23 @@ def sample_aspect(stream: av.VideoStream) -> float:
     return ratio if 1 / _MOST_STRETCHED <= ratio <= _MOST_STRETCHED else 1.0
 
 
+@dataclass(frozen=True)
+class LastingMatrix:
+    """The display matrix of an earlier frame, attached to a frame to which it also applies.
+
+    Each frame needs an object of its own: PyAV forgets the object when the first frame that has it is freed.
+    """
+
+    matrix: Matrix
+
+
 def display_matrix(frame: av.VideoFrame, codec: str) -> Matrix | None:
     """Return (a, b, c, d) of the display matrix x' = ax + cy, y' = bx + dy; None if the frame has no matrix."""
     if codec in _UNSAFE_SIDE_DATA:
         return _turned(frame.rotation)
     data = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(data, SideData):
-        return None
+        return frame.opaque.matrix if isinstance(frame.opaque, LastingMatrix) else None
     a, b, _, c, d, *_ = np.frombuffer(bytes(data), dtype=np.int32).tolist()
     return a, b, c, d
 

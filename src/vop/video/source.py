@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import av
+from av.codec.context import Flags
 from av.stream import Discard, Disposition
 
 from vop.errors import UsageError, VideoError
@@ -58,6 +59,8 @@ def open_video(
     """
     with _opened(path, format_bytes) as container:
         video = _video_stream(path, container, stream)
+        # Else the decoder rounds a crop at the left, so that pixels stay aligned in memory.
+        video.codec_context.flags |= Flags.unaligned
         for other in container.streams:
             if other.type != "audio" and other is not video:
                 other.discard = Discard.all  # saves reading its packets

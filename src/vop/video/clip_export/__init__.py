@@ -2,8 +2,8 @@
 
 For the page, H.264 is copied: the exported file begins with the key frame before the clip, and its edit list makes
 players begin later. Other formats are decoded and encoded again, at a constant frame rate. Files to keep are copied in
-their own format, or cut exactly at high quality. In all cases reading begins near the clip, so that a late clip of a
-long video takes no longer than an early one.
+their own format if the copy looks like the file, else cut exactly and encoded at high quality. In all cases reading
+begins near the clip, so that a late clip of a long video takes no longer than an early one.
 """
 
 from vop.video.clip_export.export import CLIP_VERSION, export_clip

@@ -16,6 +16,7 @@ from operator import attrgetter
 
 import av
 
+from vop.video.clip_export.output import copied_stream
 from vop.video.clip_export.source import ClipSource, Packet, opened_at, time_base_of
 
 _IDR = 5
@@ -44,7 +45,7 @@ class _Timed:
 def copied_pictures(clip: ClipSource, output: av.container.OutputContainer) -> Iterator[Packet]:
     """Yield packets for a new stream of `output`; none if no key frame is near enough, or nothing is shown."""
     with opened_at(clip) as (stream, _, packets):
-        copied = output.add_stream_from_template(stream, opaque=True)
+        copied = copied_stream(stream, output)
         start, end, lead = (round(time / time_base_of(stream)) for time in (clip.start, clip.end, _MAX_LEAD_SECONDS))
         pictures = (packet for packet in packets if packet.stream_index == stream.index and packet.size)
         begins = partial(_is_idr, extradata=stream.codec_context.extradata or b"")

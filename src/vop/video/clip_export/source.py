@@ -28,6 +28,7 @@ _FIRST_PACKETS = 100  # enough to detect which timestamps a file has
 SEEKS = (0, 2, 12, 60)
 _SAME_SECONDS = 0.5
 _INEXACT_SECONDS = Fraction(1, 10)  # of the duration in a header
+_SAME_ASPECT = 0.01  # relative difference
 _COPYABLE_PIXELS = ("yuv420p", "yuvj420p")
 
 
@@ -100,8 +101,19 @@ def find_clip(path: Path, start: Fraction, end: Fraction, *, duration_seconds: f
             clock_jumps=clock_jumps,
             timeline=timeline,
             holds_last_frame=duration_seconds is not None,
-            copyable=plain and not (is_hdr or opening.ordinal or clock_jumps),
+            copyable=plain and not (is_hdr or _is_disputed(stream) or opening.ordinal or clock_jumps),
         )
+
+
+def _is_disputed(stream: av.VideoStream) -> bool:
+    """Return whether container and pictures declare different pixel shapes. Players take the one or the other."""
+    declared, coded = stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio
+    return bool(declared and coded and not same_aspect(declared, coded))
+
+
+def same_aspect(one: float | Fraction, other: float | Fraction) -> bool:
+    """Return whether two sample aspect ratios are the same. Matroska rounds the displayed size to pixels."""
+    return abs(float(one) / float(other) - 1) < _SAME_ASPECT
 
 
 def time_base_of(timed: Stream | av.frame.Frame) -> Fraction:
