@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from clips import grey_frames, numbers, packets_of, write_clip, write_tone
 from vop.errors import VideoError
+from vop.video.clock import Clock
 from vop.video.frames import read_frames, video_timeline
-from vop.video.timeline import Clock, without_restarts, without_strays
+from vop.video.timeline import without_restarts, without_strays
 
 SECOND = 90_000  # in ticks of MPEG-TS
 MIDDLES = [1, 4, 7, 10, 13, 16, 19, 22]  # frames in the middle of eight intervals of three

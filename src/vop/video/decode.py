@@ -16,12 +16,13 @@ from av.video.frame import PictureType
 from vop.errors import VideoError
 from vop.utils.names import existing_path
 from vop.video.clip import DISPLAY, Clip
+from vop.video.clock import Clock
 from vop.video.colour import ColourConverter, alpha_decoder
 from vop.video.completing import FrameCompleter
 from vop.video.picture import is_animation
 from vop.video.shape import PixelConverter
 from vop.video.source import TOO_LARGE, FromFile, FromMemory, Unsure, check_joined, look_up, open_video, packets_of
-from vop.video.timeline import Clock, Packets, Timeline, TimelineReader, is_mp4
+from vop.video.timeline import Packets, Timeline, TimelineReader, is_mp4
 
 if TYPE_CHECKING:
     from av.stream import Stream

@@ -21,8 +21,9 @@ from vop.errors import VideoError
 from vop.search.words.lines import Line, plain
 from vop.storage.address import Address
 from vop.storage.objects import ObjectInfo, head, read_range
+from vop.video.clock import Clock, may_jump
 from vop.video.source import OPTIONS, open_video, packets_of
-from vop.video.timeline import Clock, TimelineReader, may_jump
+from vop.video.timeline import TimelineReader
 
 if TYPE_CHECKING:
     from av.container import InputContainer

@@ -14,11 +14,12 @@ import av
 from av.stream import Stream
 
 from vop.errors import VideoError
+from vop.video.clock import Clock, follow_timeline, may_jump
 from vop.video.colour import HDR_TRANSFERS
 from vop.video.decode import VideoDecoder
 from vop.video.probe import codec_name
 from vop.video.source import open_video, packets_of
-from vop.video.timeline import DEFAULT_RATE, Clock, Timeline, follow_timeline, may_jump, read_timeline
+from vop.video.timeline import DEFAULT_RATE, Timeline, read_timeline
 
 Packet: TypeAlias = "av.Packet[Stream]"  # at run time the class takes no parameter
 
@@ -41,7 +42,7 @@ class ClipSource:
         rate: frames per second.
         ordinal: frames have no presentation times, only decoding times (see `Timeline`).
         counted: packets have no times at all; frames follow each other at `rate`.
-        clock_jumps: the clock may restart or jump (see `vop.video.timeline`), so the file cannot be searched by time.
+        clock_jumps: the clock may restart or jump (see `vop.video.clock`), so the file cannot be searched by time.
         timeline: the video's, if its clock restarts in a format that does not allow this: recordings were joined.
         holds_last_frame: the last frame stays on display until the end of the clip.
         copyable: an MP4 file can hold the pictures without encoding them again.
