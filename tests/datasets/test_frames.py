@@ -106,7 +106,7 @@ def test_different_settings_have_different_cache_files(video, store, tmp_path):
 def test_names_of_cache_files_do_not_change(video, store, aspect):
     """Caches of all versions contain frames that are resized as for CLIP."""
     state = video.path.stat()
-    identity = [str(video.path.resolve()), state.st_size, state.st_mtime_ns, 4, 16, 3]
+    identity = [str(video.path.resolve()), state.st_size, state.st_mtime_ns, 4, 16, DECODER_VERSION]
     key = hashlib.sha256(json.dumps(identity if aspect == "display" else [*identity, "stored"]).encode()).hexdigest()
     path = FrameStore(4, Resizing(16), cache=store.cache, aspect=aspect).cache_path(video)
     assert path == store.cache / key[:2] / f"{key[2:40]}.safetensors"

@@ -81,4 +81,4 @@ def test_frames_of_another_shape_are_none(kept):
 
 def test_the_folder_name_omits_the_resizing_of_clip(kept, tmp_path):
     kept.write(ID, some_frames())
-    assert [path.parent.parent.name for path in files(tmp_path)] == ["4x32-3"]
+    assert [path.parent.parent.name for path in files(tmp_path)] == [f"4x32-{DECODER_VERSION}"]

@@ -12,7 +12,7 @@ from vop.video.resizing import Resizing
 
 # Version of decoding. Increase it when other frames are chosen, or when pixels change by more than rounding. Cached
 # frames of another version are not used, and a library reports which videos an earlier version decoded.
-DECODER_VERSION = 3
+DECODER_VERSION = 4
 
 MAX_FRAMES = 4096
 MAX_BYTES = 2 * 2**30  # for the frames of one video
