@@ -24,6 +24,7 @@ from vop.video.source import open_video
 
 _AUDIO_BIT_RATE = 256_000
 _X265 = ("log-level=none", "bframes=0")
+_NARROW = 64  # pixels; in narrower pictures, x265's analysis of blocks that refer to others writes beyond its memory
 
 
 @dataclass(frozen=True)
@@ -195,6 +196,8 @@ def _picture(
 def _x265(frame: av.VideoFrame) -> str:
     """Return x265's parameters, with the brightness and colours of the display that HDR was made for."""
     found = list(_X265)
+    if frame.width < _NARROW:
+        found.append("cutree=0")
     display = frame.side_data.get("MASTERING_DISPLAY_METADATA")
     if isinstance(display, SideData):
         # AVMasteringDisplayMetadata: red, green, blue, white point, minimum and maximum luminance, what is known.

@@ -14,8 +14,7 @@ import av
 from av.stream import Stream
 
 from vop.errors import VideoError
-from vop.video.colour import HDR_TRANSFERS
-from vop.video.probe import codec_name
+from vop.video.clip_export.copyable import is_copyable
 from vop.video.source import open_video, packets_of
 from vop.video.timeline import DEFAULT_RATE, Clock, may_jump, read_timeline
 
@@ -26,8 +25,6 @@ _FIRST_PACKETS = 100  # enough to detect which timestamps a file has
 # intra refresh, the picture takes seconds to build up after a key frame.
 SEEKS = (0, 2, 12, 60)
 _SAME_SECONDS = 0.5
-_SAME_ASPECT = 0.01  # relative difference
-_COPYABLE_PIXELS = ("yuv420p", "yuvj420p")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +38,7 @@ class ClipSource:
         counted: packets have no times at all; frames follow each other at `rate`.
         clock_jumps: the clock may restart or jump (see `vop.video.timeline`), so the file cannot be searched by time.
         holds_last_frame: the last frame stays on display until the end of the clip.
-        copyable: an MP4 file can hold the pictures without encoding them again.
+        copyable: an MP4 for browsers can have the pictures without encoding them again.
     """
 
     path: Path
@@ -82,8 +79,6 @@ def find_clip(path: Path, start: Fraction, end: Fraction, *, duration_seconds: f
         if opening.ordinal and not counted:
             first = min(stamp for stamp in decoded if stamp is not None) * time_base_of(stream)
         clock_jumps = may_jump(container) and not _runs_through(stream, duration_seconds)
-        plain = codec_name(stream) == "h264" and stream.codec_context.pix_fmt in _COPYABLE_PIXELS
-        is_hdr = stream.codec_context.color_trc in HDR_TRANSFERS
         return ClipSource(
             path=path,
             first=first,
@@ -94,19 +89,8 @@ def find_clip(path: Path, start: Fraction, end: Fraction, *, duration_seconds: f
             counted=counted,
             clock_jumps=clock_jumps,
             holds_last_frame=duration_seconds is not None,
-            copyable=plain and not (is_hdr or _is_disputed(stream) or opening.ordinal or clock_jumps),
+            copyable=not (opening.ordinal or clock_jumps) and is_copyable(stream, packets),
         )
-
-
-def _is_disputed(stream: av.VideoStream) -> bool:
-    """Return whether container and pictures declare different pixel shapes. Players take the one or the other."""
-    declared, coded = stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio
-    return bool(declared and coded and not same_aspect(declared, coded))
-
-
-def same_aspect(one: float | Fraction, other: float | Fraction) -> bool:
-    """Return whether two sample aspect ratios are the same. Matroska rounds the displayed size to pixels."""
-    return abs(float(one) / float(other) - 1) < _SAME_ASPECT
 
 
 def time_base_of(timed: Stream | av.frame.Frame) -> Fraction:
