@@ -13,6 +13,7 @@ from clips import grey_frames, remux, write_clip
 from hdr import write_frames
 from video.exported import appearances, duration
 from video.test_completing import pictures, show_only, whole
+from vop.errors import VideoError
 from vop.video.clip_export import export_clip, save_clip, saved_suffix
 from vop.video.frames import read_frames
 from vop.video.probe import probe
@@ -142,6 +143,14 @@ def test_clips_are_turned_by_a_message_in_the_stream(tmp_path):
         assert np.abs(whole(out)[0] - expected).mean() < 4
         export_clip(turned, out, start_seconds=start, end_seconds=start + 0.3)
         assert np.abs(whole(out)[0] - expected).mean() < 4
+
+
+def test_clips_that_mpeg_ts_cannot_turn_are_refused(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", pictures(12, height=48), options={"crf": "1"})
+    turned = remux(path, tmp_path / "b.ts", "h264_metadata=display_orientation=insert:rotate=90")
+    with pytest.raises(VideoError, match="mpegts.*exactly"):
+        save(turned)
+    assert np.abs(whole(save(turned, exact=True)[0])[0] - np.rot90(pictures(height=48)[0])).mean() < 4
 
 
 @pytest.mark.parametrize("width", [36, 48])

@@ -19,7 +19,7 @@ from vop.video.clip_export.output import SHORT, new_output
 from vop.video.clip_export.source import ClipSource, Packet, time_base_of
 from vop.video.clip_export.transcode import ShownFrame, decoding
 from vop.video.colour import ColourConverter, has_alpha
-from vop.video.shape import Matrix, display_matrix, display_size, sample_aspect
+from vop.video.shape import Matrix, display_matrix, display_size, sample_aspect, turns_sideways
 from vop.video.source import open_video
 
 _AUDIO_BIT_RATE = 256_000
@@ -151,7 +151,10 @@ def _encoder(
         codec.color_range = frame.color_range or tags.colour_range
         codec.color_primaries = _known(frame.color_primaries, tags.primaries)
         codec.color_trc = _known(frame.color_trc, tags.transfer)
-    _turn(encoder, display_matrix(frame, stream.codec_context.name))
+    matrix = display_matrix(frame, stream.codec_context.name)
+    if output.format.name == "mpegts" and _is_turned(matrix):
+        raise ValueError("MPEG-TS has no place for the rotation")
+    _turn(encoder, matrix)
     return encoder
 
 
@@ -175,6 +178,10 @@ def _format(frame: av.VideoFrame, allowed: Sequence[str], *, is_deep: bool) -> s
         return name
     chroma = "yuv444p" if halves else "yuv420p"
     return f"{chroma}10le" if is_deep else chroma
+
+
+def _is_turned(matrix: Matrix | None) -> bool:
+    return matrix is not None and (turns_sideways(matrix) or min(matrix[0], matrix[3]) < 0)
 
 
 def _turn(encoder: av.VideoStream, matrix: Matrix | None) -> None:
