@@ -14,7 +14,7 @@ from vop.datasets import frames as module
 from vop.datasets.frames import FrameStore
 from vop.datasets.types import Video
 from vop.errors import UsageError, VideoError
-from vop.video.clip import ASPECTS
+from vop.video.clip import ASPECTS, DECODER_VERSION
 from vop.video.resizing import INTERPOLATIONS, MODES, Resizing
 
 

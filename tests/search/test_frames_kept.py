@@ -9,6 +9,7 @@ from search.libraries import a_manifest
 from vop.search import frames as kept_frames
 from vop.search.frames import SegmentFrames
 from vop.search.schema import segment_id
+from vop.video.clip import DECODER_VERSION
 
 ID = segment_id("0123456789abcdef" * 2, (0.0, 10.0))
 OTHER = segment_id("fedcba9876543210" * 2, (8.0, 18.0))

@@ -9,9 +9,11 @@ import av
 import numpy as np
 import pytest
 
-from clips import grey_frames, write_clip
+from clips import grey_frames, remux, write_clip
 from hdr import write_frames
 from video.exported import appearances, duration
+from video.test_completing import pictures, show_only, whole
+from vop.errors import VideoError
 from vop.video.clip_export import export_clip, save_clip, saved_suffix
 from vop.video.frames import read_frames
 from vop.video.probe import probe
@@ -110,3 +112,51 @@ def test_copies_keep_the_variant_of_the_codec(tmp_path):
             stream = container.streams.video[0]
             assert stream.codec_context.codec_tag == "ap4h"  # ProRes 4444
             assert next(container.decode(stream)).format.name == "yuva444p12le"
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv"])
+def test_clips_are_cropped_as_the_container_asks_for(tmp_path, name):
+    settings = {"codec": "prores_ks", "pix_fmt": "yuv422p10le"} if name.endswith("mov") else {"options": {"crf": "1"}}
+    written = tmp_path / name.replace("mkv", "mp4")
+    path = show_only(write_clip(written, pictures(12), **settings), width=48, height=80, right=8)
+    if name.endswith("mkv"):
+        path = remux(path, tmp_path / name)
+    expected = pictures()[0][8:88, 32:80]
+    for exact in (False, True):
+        out, was_copied = save(path, exact=exact)
+        assert was_copied != exact
+        assert np.abs(whole(out)[0] - expected).mean() < 4
+    export_clip(path, out, start_seconds=0.0, end_seconds=0.4)
+    assert np.abs(whole(out)[0] - expected).mean() < 4
+    with av.open(str(out)) as container:
+        assert container.streams.video[0].width == 48  # browsers do not crop
+
+
+def test_clips_are_turned_by_a_message_in_the_stream(tmp_path):
+    """It comes with the first frame, which a copy does not have."""
+    path = write_clip(tmp_path / "a.mp4", pictures(25, height=48), options={"crf": "1", "g": "5"})
+    turned = remux(path, tmp_path / "b.mp4", "h264_metadata=display_orientation=insert:rotate=90")
+    out, expected = tmp_path / "out.mp4", np.rot90(pictures(height=48)[0])
+    for start in (0.0, 0.6):
+        saved = save_clip(turned, out, start_seconds=start, end_seconds=start + 0.3)
+        assert saved.copied == (start == 0)
+        assert np.abs(whole(out)[0] - expected).mean() < 4
+        export_clip(turned, out, start_seconds=start, end_seconds=start + 0.3)
+        assert np.abs(whole(out)[0] - expected).mean() < 4
+
+
+def test_clips_that_mpeg_ts_cannot_turn_are_refused(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", pictures(12, height=48), options={"crf": "1"})
+    turned = remux(path, tmp_path / "b.ts", "h264_metadata=display_orientation=insert:rotate=90")
+    with pytest.raises(VideoError, match="mpegts.*exactly"):
+        save(turned)
+    assert np.abs(whole(save(turned, exact=True)[0])[0] - np.rot90(pictures(height=48)[0])).mean() < 4
+
+
+@pytest.mark.parametrize("width", [36, 48])
+def test_narrow_pictures_of_more_than_8_bits_are_cut_exactly(tmp_path, width):
+    """x265 corrupted the memory of the process."""
+    settings = {"codec": "ffv1", "pix_fmt": "yuv420p10le"}
+    path = write_clip(tmp_path / "narrow.mkv", grey_frames(12, width=width, height=80), **settings)
+    out, _ = save(path, exact=True)
+    assert appearances(out)[1] == list(range(10))

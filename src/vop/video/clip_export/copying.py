@@ -12,7 +12,7 @@ import av
 
 from vop.errors import VideoError
 from vop.video.clip_export.audio import copied_audio
-from vop.video.clip_export.first_picture import FirstPicture, KeyFrameDecoder, first_picture
+from vop.video.clip_export.first_picture import FirstPicture, KeyFrameDecoder, completer_of, first_picture
 from vop.video.clip_export.output import SHORT, copied_stream, new_output
 from vop.video.clip_export.remux import with_decoding_times
 from vop.video.clip_export.source import SEEKS, ClipSource, Packet, opened_at, time_base_of
@@ -27,7 +27,7 @@ def copy_clip(clip: ClipSource, temporary: Path, container: str) -> Fraction | N
     try:
         for first_seek in range(len(SEEKS)):
             with opened_at(clip, first_seek=first_seek) as (stream, _, packets):
-                starts = _Starts(stream)
+                starts = _Starts(clip, stream)
                 pictures = (packet for packet in packets if packet.stream_index == stream.index and packet.size)
                 chosen = _from_key_frame(with_decoding_times(pictures, clip), clip, starts)
                 key = next(chosen, None)
@@ -72,10 +72,10 @@ class _Starts:
         picture: that of the last key frame from which a copy can begin.
     """
 
-    def __init__(self, stream: av.VideoStream) -> None:
+    def __init__(self, clip: ClipSource, stream: av.VideoStream) -> None:
         self.refused = False
         self.picture: FirstPicture | None = None
-        self._decoder = KeyFrameDecoder(stream)
+        self._decoder = KeyFrameDecoder(stream, completer_of(clip.path, stream))
 
     def allow(self, key: Packet, following: Packet | None) -> bool:
         picture = self._decoder.picture(key, following)

@@ -19,11 +19,12 @@ from vop.video.clip_export.output import SHORT, new_output
 from vop.video.clip_export.source import ClipSource, Packet, time_base_of
 from vop.video.clip_export.transcode import ShownFrame, decoding
 from vop.video.colour import ColourConverter, has_alpha
-from vop.video.shape import Matrix, display_matrix, display_size, sample_aspect
+from vop.video.shape import Matrix, display_matrix, display_size, sample_aspect, turns_sideways
 from vop.video.source import open_video
 
 _AUDIO_BIT_RATE = 256_000
 _X265 = ("log-level=none", "bframes=0")
+_NARROW = 64  # pixels; in narrower pictures, x265's analysis of blocks that refer to others writes beyond its memory
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,10 @@ def _encoder(
         codec.color_range = frame.color_range or tags.colour_range
         codec.color_primaries = _known(frame.color_primaries, tags.primaries)
         codec.color_trc = _known(frame.color_trc, tags.transfer)
-    _turn(encoder, display_matrix(frame, stream.codec_context.name))
+    matrix = display_matrix(frame, stream.codec_context.name)
+    if output.format.name == "mpegts" and _is_turned(matrix):
+        raise ValueError("MPEG-TS has no place for the rotation")
+    _turn(encoder, matrix)
     return encoder
 
 
@@ -176,6 +180,10 @@ def _format(frame: av.VideoFrame, allowed: Sequence[str], *, is_deep: bool) -> s
     return f"{chroma}10le" if is_deep else chroma
 
 
+def _is_turned(matrix: Matrix | None) -> bool:
+    return matrix is not None and (turns_sideways(matrix) or min(matrix[0], matrix[3]) < 0)
+
+
 def _turn(encoder: av.VideoStream, matrix: Matrix | None) -> None:
     if matrix is not None:
         a, b, c, d = matrix
@@ -195,6 +203,8 @@ def _picture(
 def _x265(frame: av.VideoFrame) -> str:
     """Return x265's parameters, with the brightness and colours of the display that HDR was made for."""
     found = list(_X265)
+    if frame.width < _NARROW:
+        found.append("cutree=0")
     display = frame.side_data.get("MASTERING_DISPLAY_METADATA")
     if isinstance(display, SideData):
         # AVMasteringDisplayMetadata: red, green, blue, white point, minimum and maximum luminance, what is known.

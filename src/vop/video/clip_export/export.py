@@ -15,7 +15,7 @@ from vop.video.clip_export.remux import copied_pictures
 from vop.video.clip_export.source import ClipSource, find_clip
 from vop.video.clip_export.transcode import encoded_pictures
 
-CLIP_VERSION = 5  # increase it when `export_clip` changes, so that caches export their clips again
+CLIP_VERSION = 4  # increase it when `export_clip` changes, so that caches export their clips again
 
 # The index comes first, so that playback begins before the whole file is loaded. An edit list hides times before 0.
 # Audio and pictures are passed to the muxer one after the other, so it must interleave packets that are far apart.

@@ -17,7 +17,7 @@ from vop.video.clip_export.copying import copy_clip
 from vop.video.clip_export.cutting import cut_clip
 from vop.video.clip_export.source import find_clip
 
-SAVED_VERSION = 3  # increase it when `save_clip` changes, so that caches save their clips again
+SAVED_VERSION = 2  # increase it when `save_clip` changes, so that caches save their clips again
 
 # Containers that a copy keeps. All others, such as AVI, cannot hold every stream with its times: Matroska can.
 _CONTAINERS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm", ".ts": "mpegts"}

@@ -14,10 +14,9 @@ import av
 from av.stream import Stream
 
 from vop.errors import VideoError
+from vop.video.clip_export.copyable import is_copyable
 from vop.video.clock import Clock, follow_timeline, may_jump
-from vop.video.colour import HDR_TRANSFERS
 from vop.video.decode import VideoDecoder
-from vop.video.probe import codec_name
 from vop.video.source import open_video, packets_of
 from vop.video.timeline import DEFAULT_RATE, Timeline, read_timeline
 
@@ -29,8 +28,6 @@ _FIRST_PACKETS = 100  # enough to detect which timestamps a file has
 SEEKS = (0, 2, 12, 60)
 _SAME_SECONDS = 0.5
 _INEXACT_SECONDS = Fraction(1, 10)  # of the duration in a header
-_SAME_ASPECT = 0.01  # relative difference
-_COPYABLE_PIXELS = ("yuv420p", "yuvj420p")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +42,7 @@ class ClipSource:
         clock_jumps: the clock may restart or jump (see `vop.video.clock`), so the file cannot be searched by time.
         timeline: the video's, if its clock restarts in a format that does not allow this: recordings were joined.
         holds_last_frame: the last frame stays on display until the end of the clip.
-        copyable: an MP4 file can hold the pictures without encoding them again.
+        copyable: an MP4 for browsers can have the pictures without encoding them again.
     """
 
     path: Path
@@ -89,8 +86,6 @@ def find_clip(path: Path, start: Fraction, end: Fraction, *, duration_seconds: f
         end = first + (end if duration_seconds is None else min(end, Fraction(duration_seconds)))
         timeline = _restarted(path) if not opening.ordinal and _ends_early(container, end) else None
         clock_jumps = timeline is not None or (may_jump(container) and not _runs_through(stream, duration_seconds))
-        plain = codec_name(stream) == "h264" and stream.codec_context.pix_fmt in _COPYABLE_PIXELS
-        is_hdr = stream.codec_context.color_trc in HDR_TRANSFERS
         return ClipSource(
             path=path,
             first=first,
@@ -102,19 +97,8 @@ def find_clip(path: Path, start: Fraction, end: Fraction, *, duration_seconds: f
             clock_jumps=clock_jumps,
             timeline=timeline,
             holds_last_frame=duration_seconds is not None,
-            copyable=plain and not (is_hdr or _is_disputed(stream) or opening.ordinal or clock_jumps),
+            copyable=not (opening.ordinal or clock_jumps) and is_copyable(stream, packets),
         )
-
-
-def _is_disputed(stream: av.VideoStream) -> bool:
-    """Return whether container and pictures declare different pixel shapes. Players take the one or the other."""
-    declared, coded = stream.sample_aspect_ratio, stream.codec_context.sample_aspect_ratio
-    return bool(declared and coded and not same_aspect(declared, coded))
-
-
-def same_aspect(one: float | Fraction, other: float | Fraction) -> bool:
-    """Return whether two sample aspect ratios are the same. Matroska rounds the displayed size to pixels."""
-    return abs(float(one) / float(other) - 1) < _SAME_ASPECT
 
 
 def time_base_of(timed: Stream | av.frame.Frame) -> Fraction:

@@ -12,6 +12,7 @@ from math import ceil
 import av
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc, VideoReformatter
 
+from vop.video.clip_export.first_picture import completer_of
 from vop.video.clip_export.source import SEEKS, ClipSource, Packet, opened_at, time_base_of
 from vop.video.colour import ColourConverter, alpha_decoder
 from vop.video.shape import display_matrix, display_size, sample_aspect
@@ -70,6 +71,7 @@ def _frames(
     codec.thread_type, codec.thread_count = "AUTO", _THREADS
     decoded: deque[Fraction | None] = deque()  # times of decoding
     time_base = time_base_of(stream)
+    completer = completer_of(clip.path, stream)
     pictures = (packet for packet in packets if packet.stream_index == stream.index)
     for number, packet in enumerate(chain(pictures, [None])):  # None makes the decoder return its last frames
         if packet is not None and packet.size:
@@ -84,7 +86,7 @@ def _frames(
                 stamp = None if frame.pts is None else frame.pts * time_base
             if stamp is not None and not frame.is_corrupt:
                 duration = Fraction(0) if clip.ordinal else frame.duration * time_base
-                yield stamp, stamp + (duration or 1 / clip.rate), frame
+                yield stamp, stamp + (duration or 1 / clip.rate), completer.complete(frame)
 
 
 def _at_ticks(frames: Iterable[ShownFrame], clip: ClipSource, rate: Fraction) -> Iterator[tuple[int, av.VideoFrame]]:
