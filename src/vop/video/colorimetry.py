@@ -22,7 +22,7 @@ _WHITE_NITS = 203  # SDR white in HDR video (ITU-R BT.2408)
 _PQ_PEAK_NITS = 10_000
 _HLG_PEAK_NITS = 1_000
 
-_BAND_PIXELS = 2**15  # converted at a time, so that they stay in the processor's cache
+_BAND_PIXELS = 2**14  # converted at a time, so that they stay in the processor's cache
 
 HDR_NAMES: dict[int, str] = {ColorTrc.SMPTE2084: "pq", ColorTrc.ARIB_STD_B67: "hlg"}
 
