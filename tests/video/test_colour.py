@@ -14,25 +14,37 @@ from PIL import Image
 
 from clips import FILMS, remux, write_clip, write_film
 from hdr import (
+    BT470BG,
+    BT470M,
     BT709,
     BT2020,
     BT2020_10,
+    CHROMA_DERIVED,
     COLOURS,
+    DCI,
     FULL,
     GAMMA22,
     GAMMA28,
     HLG,
+    ICTCP,
     LIMITED,
+    LINEAR,
+    LOG,
     P3,
     PQ,
+    SMPTE170M,
     SMPTE240M,
+    SRGB,
     XVYCC,
+    YCGCO,
     centres,
     hdr_frame,
     patches,
     set_alpha,
     write_frames,
 )
+from vop import probe, read_frames
+from vop.errors import VideoError
 from vop.video.colour import GROUND, ColourConverter, alpha_decoder
 from vop.video.resizing import MODES, Resizing
 from vop.video.shape import square
@@ -89,15 +101,21 @@ def test_ordinary_videos_are_converted_by_swscale(tmp_path, name):
     assert np.array_equal(converter.rgb(frame), frame.to_ndarray(format="rgb24"))
 
 
-@pytest.mark.parametrize("matrix", [3, 8, 10, 12, 14, 15])
-def test_a_matrix_that_swscale_refuses_is_read_as_bt601(matrix):
+def test_a_reserved_matrix_is_read_as_bt601():
     frame = av.VideoFrame.from_ndarray(picture(96, 60), format="rgb24").reformat(format="yuv420p")
     expected = ColourConverter().rgb(frame)
-    frame.colorspace = matrix
+    frame.colorspace = 3
     with pytest.raises(OSError, match="not supported"):
         frame.to_ndarray(format="rgb24")
     assert np.array_equal(ColourConverter().rgb(frame), expected)
     assert not ColourConverter().is_plain(frame)
+
+
+def test_xyz_is_converted_by_swscale():
+    frame = av.VideoFrame.from_ndarray(picture(96, 60), format="rgb24").reformat(format="xyz12le")
+    expected = frame.to_ndarray(format="rgb24")
+    frame.color_trc, frame.color_primaries = 17, 10
+    assert np.array_equal(ColourConverter().rgb(frame), expected)
 
 
 # -- HDR
@@ -135,7 +153,7 @@ def test_hdr_of_eight_bits_keeps_its_colours():
 
 @pytest.mark.parametrize("transfer", [PQ, HLG])
 def test_missing_primaries_and_matrix_default_to_bt2020(transfer):
-    for matrix in (UNTAGGED, 10, 12):  # by constant luminance, derived from the primaries
+    for matrix in (UNTAGGED, CHROMA_DERIVED):
         frame = hdr_frame(patches(), transfer, pix_fmt="yuv444p12le")
         frame.color_primaries, frame.colorspace = UNTAGGED, matrix
         assert difference(centres(ColourConverter().rgb(frame)), COLOURS).max() <= 3
@@ -153,13 +171,84 @@ def test_highlights_are_clipped(transfer):
     assert (pixels[48:] == 255).all()
 
 
-@pytest.mark.parametrize("transfer", [UNTAGGED, BT709, GAMMA22, GAMMA28, SMPTE240M, XVYCC, BT2020_10])
+# -- other colours
+
+
+@pytest.mark.parametrize("transfer", [UNTAGGED, BT709, GAMMA22, GAMMA28, SMPTE240M, XVYCC, BT2020_10, LINEAR])
 @pytest.mark.parametrize("primaries", [BT2020, P3])
 def test_wide_gamut_sdr_keeps_its_colours(primaries, transfer):
-    frame = hdr_frame(patches(), transfer, primaries=primaries, pix_fmt="yuv444p12le")
+    frame = hdr_frame(patches(), transfer, primaries=primaries, pix_fmt="yuv444p16le")
     assert difference(centres(ColourConverter().rgb(frame)), COLOURS).max() <= 3
-    frame.color_primaries = UNTAGGED  # without the tag, nothing says that the gamut is wide
+
+
+@pytest.mark.parametrize("transfer", [UNTAGGED, BT709, SMPTE240M, XVYCC, BT2020_10, SRGB])
+def test_without_a_tag_the_gamut_is_that_of_bt709(transfer):
+    frame = hdr_frame(patches(), transfer)
+    frame.color_primaries = UNTAGGED
     assert ColourConverter().is_plain(frame)
+
+
+@pytest.mark.parametrize("pix_fmt", ["yuv444p12le", "gbrp12le"])
+def test_srgb_keeps_its_curve(pix_fmt):
+    frame = hdr_frame(patches(), SRGB, primaries=P3, pix_fmt=pix_fmt)
+    assert difference(centres(ColourConverter().rgb(frame)), COLOURS).max() <= 3
+
+
+@pytest.mark.parametrize("primaries", [BT470M, BT470BG, SMPTE170M, DCI, P3])
+def test_primaries_are_converted(primaries):
+    pale = COLOURS // 2 + 50  # within all gamuts
+    frame = hdr_frame(pale.repeat(16, 0).repeat(16, 1), BT709, primaries=primaries, pix_fmt="yuv444p12le")
+    assert difference(centres(frame.to_ndarray(format="rgb24")), pale).max() >= 5
+    assert difference(centres(ColourConverter().rgb(frame)), pale).max() <= 2
+
+
+@pytest.mark.parametrize("transfer", [GAMMA22, GAMMA28, LINEAR, LOG])
+def test_unusual_curves_of_bt709_are_converted(transfer):
+    bright = COLOURS // 2 + 120  # the logarithmic curve cannot hold less than a hundredth of white
+    frame = hdr_frame(bright.repeat(16, 0).repeat(16, 1), transfer, primaries=BT709, pix_fmt="gbrp12le")
+    assert difference(centres(frame.to_ndarray(format="rgb24")), bright).max() >= 5
+    assert difference(centres(ColourConverter().rgb(frame)), bright).max() <= 2
+
+
+@pytest.mark.parametrize(("pix_fmt", "tolerance"), [("yuv420p", STEP[8]), ("yuv444p12le", STEP[12])])
+@pytest.mark.parametrize("colour_range", [LIMITED, FULL])
+@pytest.mark.parametrize(
+    ("matrix", "primaries"),
+    [(YCGCO, BT709), (YCGCO, BT2020), *((CHROMA_DERIVED, given) for given in (BT709, BT2020, P3))],
+)
+def test_matrices_that_swscale_refuses_are_computed(matrix, primaries, colour_range, pix_fmt, tolerance):
+    settings = {"primaries": primaries, "matrix": matrix, "colour_range": colour_range, "pix_fmt": pix_fmt}
+    frame = hdr_frame(patches(), BT709, **settings)
+    converter = ColourConverter()
+    assert not converter.is_plain(frame)
+    assert difference(centres(converter.rgb(frame)), COLOURS).max() <= tolerance
+    assert difference(centres(converter.rgb(frame, width=33, height=21)), COLOURS).max() <= tolerance
+    assert frame.colorspace == matrix
+
+
+@pytest.mark.parametrize("colour_range", [LIMITED, FULL])
+def test_ictcp_is_computed(colour_range):
+    frame = hdr_frame(patches(), PQ, matrix=ICTCP, colour_range=colour_range, pix_fmt="yuv444p12le")
+    assert difference(centres(ColourConverter().rgb(frame)), COLOURS).max() <= 3
+    assert ColourConverter().hdr(frame) == "pq"
+
+
+@pytest.mark.parametrize(
+    ("matrix", "transfer"), [(10, BT2020_10), (10, PQ), (11, PQ), (13, BT709), (ICTCP, HLG), (ICTCP, BT709)]
+)
+def test_matrices_that_are_not_computed_are_refused(tmp_path, matrix, transfer):
+    frame = hdr_frame(patches(), transfer)
+    frame.colorspace = matrix
+    write_frames(tmp_path / "a.mkv", [frame, frame], codec="libx264", crf=1)
+    assert probe(tmp_path / "a.mkv").width == 48
+    with pytest.raises(VideoError, match="not supported") as refusal:
+        read_frames(tmp_path / "a.mkv", 1, 32)
+    assert refusal.value.path == tmp_path / "a.mkv"
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        assert not ColourConverter().is_plain(next(container.decode(video=0)))
+
+
+# -- tags, sizes and edges
 
 
 def test_colour_tags_of_the_container_suffice(tmp_path):
@@ -218,11 +307,11 @@ def _has_zscale() -> bool:
 
 @pytest.mark.skipif(not _has_zscale(), reason="no ffmpeg command with zscale")
 @pytest.mark.parametrize("colour_range", [LIMITED, FULL])
-@pytest.mark.parametrize("primaries", [BT2020, P3])
-@pytest.mark.parametrize("transfer", [PQ, HLG, BT2020_10])
+@pytest.mark.parametrize("primaries", [BT2020, P3, SMPTE170M])
+@pytest.mark.parametrize("transfer", [PQ, HLG, BT2020_10, GAMMA28])
 def test_conversion_equals_zscale(tmp_path, transfer, primaries, colour_range):
     pixels = picture()
-    gain = 1 if transfer == BT2020_10 else 1.2
+    gain = 1.2 if transfer in (PQ, HLG) else 1
     frame = hdr_frame(pixels, transfer, primaries=primaries, colour_range=colour_range, gain=gain)
     # This codec records the chroma location. Without it, zscale and swscale assume different ones.
     frame, converter = first_frame(write_frames(tmp_path / "a.mkv", [frame], codec="libx264", crf=1))

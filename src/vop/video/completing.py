@@ -1,8 +1,8 @@
 """Complete decoded frames, as FFmpeg's command does but its decoders do not.
 
 - The container may crop the picture: the clean aperture of MP4 and QuickTime, the cropping of Matroska.
-- A message in an H.264 or HEVC stream rotates or mirrors all frames from there on, but the decoder attaches it only to
-  the first of them.
+- A message in an H.264 or HEVC stream rotates or mirrors all frames from a key frame on, but the decoder attaches it
+  only to the first of them.
 """
 
 from __future__ import annotations
@@ -45,12 +45,10 @@ class FrameCompleter:
         """Return a frame without the borders that the container hides, and with a display matrix if one applies."""
         self._has_begun = True
         cropped = self._cropped(frame)
-        if not self._can_rotate:
-            return cropped
-        matrix = display_matrix(cropped, self._codec)
-        if matrix is None and self._matrix is not None:
+        if self._can_rotate and cropped.key_frame:  # reading the side data of every frame would take 3 % of the time
+            self._matrix = display_matrix(cropped, self._codec) or self._matrix
+        if self._matrix is not None:
             cropped.opaque = LastingMatrix(self._matrix)
-        self._matrix = matrix or self._matrix
         return cropped
 
     def _cropped(self, frame: av.VideoFrame) -> av.VideoFrame:

@@ -60,7 +60,7 @@ class VideoDecoder:
         self._closing = ExitStack()
         self._open(stream)
         self.codec = alpha_decoder(self.stream) or self.stream.codec_context
-        self.colours = ColourConverter(self.codec)
+        self.colours = ColourConverter(self.codec, path=self.path)
         self._completer = FrameCompleter(self.stream)
         self.codec.thread_type, self.codec.thread_count = "AUTO", threads
         self._timeline: Timeline | None = None
