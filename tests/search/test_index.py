@@ -18,6 +18,7 @@ from vop.backbones import DEFAULT_HUB_ID
 from vop.errors import UsageError, VopError
 from vop.search.library import Library
 from vop.search.manifest import SegmentationConfig
+from vop.search.schema import clip_of
 from vop.search.store import Store
 from vop.search.sync import forget, index, ingest, reader, restore
 from vop.video.frames import read_frames
@@ -372,3 +373,23 @@ def test_places_are_indexed_and_marks_follow_the_files(index_videos, folder, vid
     assert [video.path for video in library.browse(tag="lake").videos] == [str(videos["b"])]
     assert [Path(mark.path).name for mark in library.marks()] == ["b.mp4", "moved.mp4"]
     assert [Path(video.path).name for video in library.browse(favourites=True).videos] == ["moved.mp4"]
+
+
+def test_only_moments_with_the_tag_are_found_in_a_video(index_videos, folder, videos):
+    index_videos()
+    library = Library.open(folder)
+    for place in range(3):
+        start, end = clip_of(rows(folder)["b.mp4", place]["segment"])
+        library.mark([videos["b"]], add=[f"tag {place}"], start_seconds=start, end_seconds=end)
+        found = library.search("a dog", tag=[f"tag {place}"], per_video=5)
+        assert [(moment.start_seconds, moment.end_seconds) for moment in found] == [(start, end)]
+
+
+def test_a_query_without_letters_is_searched_in_pictures(index_videos, folder, videos):
+    videos["a"].with_suffix(".srt").write_text("1\n00:00:00,000 --> 00:00:02,000\na cat\n")
+    index_videos()
+    library = Library.open(folder)
+    assert len(library.search("🐶")) == 4
+    together, alone = (library.search(query, words=False) for query in ([("a dog", 1), ("🐶", 1)], "a dog"))
+    assert library.search([("a dog", 1), ("🐶", 1)])[0].score == pytest.approx(together[0].score)
+    assert together[0].score != alone[0].score

@@ -194,12 +194,20 @@ def test_srgb_keeps_its_curve(pix_fmt):
     assert difference(centres(ColourConverter().rgb(frame)), COLOURS).max() <= 3
 
 
-@pytest.mark.parametrize("primaries", [BT470M, BT470BG, SMPTE170M, DCI, P3])
+@pytest.mark.parametrize("primaries", [BT470M, DCI, P3])
 def test_primaries_are_converted(primaries):
     pale = COLOURS // 2 + 50  # within all gamuts
     frame = hdr_frame(pale.repeat(16, 0).repeat(16, 1), BT709, primaries=primaries, pix_fmt="yuv444p12le")
     assert difference(centres(frame.to_ndarray(format="rgb24")), pale).max() >= 5
     assert difference(centres(ColourConverter().rgb(frame)), pale).max() <= 2
+
+
+@pytest.mark.parametrize("primaries", [BT470BG, SMPTE170M, SMPTE240M])
+def test_primaries_of_sd_are_taken_for_those_of_bt709(primaries):
+    frame = hdr_frame(patches(), BT709, primaries=BT709, pix_fmt="yuv420p")
+    frame.color_primaries = primaries
+    assert ColourConverter().is_plain(frame)
+    np.testing.assert_array_equal(ColourConverter().rgb(frame), frame.to_ndarray(format="rgb24"))
 
 
 @pytest.mark.parametrize("transfer", [GAMMA22, GAMMA28, LINEAR, LOG])
@@ -307,7 +315,7 @@ def _has_zscale() -> bool:
 
 @pytest.mark.skipif(not _has_zscale(), reason="no ffmpeg command with zscale")
 @pytest.mark.parametrize("colour_range", [LIMITED, FULL])
-@pytest.mark.parametrize("primaries", [BT2020, P3, SMPTE170M])
+@pytest.mark.parametrize("primaries", [BT2020, P3])
 @pytest.mark.parametrize("transfer", [PQ, HLG, BT2020_10, GAMMA28])
 def test_conversion_equals_zscale(tmp_path, transfer, primaries, colour_range):
     pixels = picture()

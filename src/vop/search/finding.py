@@ -64,7 +64,8 @@ class Finder:
         nearest = self.nearest.to(vector, where, model.column)
         spans = [Span(moment, 0, 0) for moment in best_of_videos(nearest, k)]
         if per_video > 1:
-            best, read = [span.moment for span in spans], partial(self.scored, vector=vector, column=model.column)
+            best = [span.moment for span in spans]
+            read = partial(self.scored, vector=vector, column=model.column, where=where)
             spans = best_spans(best, read, k=k, per_video=per_video)
         return self._moments(spans, vector, model, refine=refine)
 
@@ -111,10 +112,14 @@ class Finder:
         found = with_words(rows, seen, self.words.lines(video), words, by_pictures=vector is not None)
         return replace(found, moments=self.marked(found.moments))
 
-    def scored(self, videos: Sequence[str], *, vector: np.ndarray, column: str) -> pa.Table:
-        """Return all segments of these videos, sorted by video, then by time, with the light columns and scores."""
+    def scored(self, videos: Sequence[str], *, vector: np.ndarray, column: str, where: str | None = None) -> pa.Table:
+        """Return the segments of these videos, sorted by video, then by time, with the light columns and scores.
+
+        Args:
+            where: a condition that they meet; that of tags does not hold for all segments of a video.
+        """
         light = light_columns(self.table.schema.names)
-        rows = self.rows.of_videos(videos, columns=[*light, column])
+        rows = self.rows.of_videos(videos, columns=[*light, column], where=where)
         scores = pa.array(matrix(rows.column(column)) @ vector, pa.float32())
         return rows.select(light).append_column(SCORE, scores)
 

@@ -133,10 +133,13 @@ class Rows:
             if row["path"] in wanted
         ]
 
-    def of_videos(self, videos: Iterable[str], *, columns: Sequence[str] | None = None) -> pa.Table:
-        """Return all rows of these videos, in their order in the video."""
+    def of_videos(
+        self, videos: Iterable[str], *, columns: Sequence[str] | None = None, where: str | None = None
+    ) -> pa.Table:
+        """Return all rows of these videos that meet the condition, in their order in the video."""
         columns = list(columns or self._table.schema.names)
-        query = self._table.search().where(f"video IN ({', '.join(map(quoted, videos))})")
+        own = f"video IN ({', '.join(map(quoted, videos))})"
+        query = self._table.search().where(f"({where}) AND {own}" if where else own)
         rows = query.select(list({*columns, "video", "place"})).to_arrow()
         return rows.sort_by([("video", "ascending"), ("place", "ascending")]).select(columns)
 

@@ -60,6 +60,8 @@ class Colours(NamedTuple):
         is_hdr = transfer in HDR_NAMES
         default = ColorPrimaries.BT2020 if is_hdr else ColorPrimaries.BT709
         primary = next((tag for tag in primaries if tag in _CHROMATICITIES), int(default))
+        if primary in _LIKE_BT709 and matrix != _CHROMA_DERIVED:
+            primary = int(ColorPrimaries.BT709)
         if is_rgb:
             matrix = _RGB
         elif matrix not in (*SCALER_MATRICES, *_REFUSED, _YCGCO, _CHROMA_DERIVED, _ICTCP):
@@ -223,6 +225,15 @@ _CHROMATICITIES: dict[int, _Chromaticities] = {
     ColorPrimaries.SMPTE432: _P3,
     ColorPrimaries.EBU3213: _Chromaticities((0.630, 0.340), (0.295, 0.605), (0.155, 0.077), _D65),
 }
+
+# The gamuts of SD video differ little from BT.709's. Players and the tools with which CLIP's videos were read ignore
+# the difference, and the tags are often wrong.
+_LIKE_BT709 = (
+    ColorPrimaries.BT470BG,
+    ColorPrimaries.SMPTE170M,
+    ColorPrimaries.SMPTE240M,
+    ColorPrimaries.EBU3213,
+)
 
 
 def _xyz(point: tuple[float, float]) -> np.ndarray:

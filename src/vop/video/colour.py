@@ -182,7 +182,8 @@ def alpha_decoder(stream: av.VideoStream) -> av.VideoCodecContext | None:
     """
     own = stream.codec_context
     name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(own.name)
-    if name is None or stream.metadata.get("alpha_mode") != "1":
+    tags = {tag.lower(): value for tag, value in stream.metadata.items()}  # remuxed files have ALPHA_MODE
+    if name is None or tags.get("alpha_mode") != "1":
         return None
     try:
         decoder = av.CodecContext.create(name, "r")

@@ -50,7 +50,7 @@ def decoding(clip: ClipSource) -> Iterator[tuple[av.VideoStream, ColourConverter
     for first_seek in range(len(SEEKS) + 1):
         with opened_at(clip, first_seek=first_seek) as (stream, _, packets):
             codec = alpha_decoder(stream) or stream.codec_context
-            colours = ColourConverter(codec)
+            colours = ColourConverter(codec, path=clip.path)
             frames = _frames(stream, codec, packets, clip)
             first = next(frames, None)
             if first_seek == len(SEEKS) or (first is not None and first[0] <= clip.start):
