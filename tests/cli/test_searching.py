@@ -246,7 +246,7 @@ class TestSearch:
         words = ["search", library, "a dog", "--min-confidence"]
         assert len(names(vop(*words, shares[0], "--json")[1])) == sum(share >= shares[0] for share in shares)
         if max(shares) < 1:
-            assert "with a confidence of 1 or more" in vop(*words, "1")[1]
+            assert "no result has a confidence of 1 or more" in vop(*words, "1")[1]
         status, _, err = vop(*words, "7")
         assert (status, "min_confidence is 7" in err) == (2, True)
 

@@ -145,6 +145,19 @@ def test_missing_files_are_left_out_of_lists_for_editors(moments):
         edl(make_timeline([(moments[0], a_source("a.mp4", rate=Fraction(25)))] * 1000, name="many"))
 
 
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(25), Fraction(50)])
+def test_clips_end_within_files_of_another_rate(rate):
+    """In FCPXML and OTIO they have the length of the timeline's frames."""
+    slow = Source(path="/v/a.mkv", url="file:///v/a.mkv", duration_seconds=1001 / 60, rate=rate)
+    fast = a_source("b.mp4", rate=NTSC)
+    clips = [(a_moment("/v/b.mp4", 0, 1), fast)] * 2 + [
+        (a_moment("/v/a.mkv", 11 + n / 50, 16.7), slow) for n in range(50)
+    ]
+    timeline = make_timeline(clips, name="mixed")
+    for event in timeline.events[2:]:
+        assert event.first / rate + event.length / timeline.rate <= slow.num_frames / rate
+
+
 def test_a_table_has_all_fields_and_columns():
     moments = [a_moment("/v/a.mp4", 1.5, 2.0, author="=1+1", date="x"), a_moment("/v/b \udcff.mp4", 0, 1)]
     rows = list(csv.DictReader(io.StringIO(list_document(moments, "csv", original=original).text)))
@@ -152,4 +165,6 @@ def test_a_table_has_all_fields_and_columns():
         ("1", "/v/a.mp4", "1.5", "0.25"),
         ("2", r"/v/b \udcff.mp4", "0", "0.25"),
     ]
+    assert {"line.text", "line.source", "place.latitude"} < rows[0].keys()
+    assert not {"line", "place"} & rows[0].keys()
     assert (rows[0]["author"], rows[0]["columns.date"], rows[1]["author"]) == ("'=1+1", "x", "")

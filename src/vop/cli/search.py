@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -223,7 +223,7 @@ def _search(arguments: argparse.Namespace) -> int:
         exported = {"export": report.to_dict()} if report else {}
         print_json({"results": [moment.to_dict() for moment in moments], **exported})
     else:
-        _print(moments, library, least=arguments.min_confidence, strips=arguments.strips)
+        _print(moments, lambda: _why_nothing(library, arguments, filters), library, strips=arguments.strips)
         if report:
             print_export(report)
     if moments and (arguments.open or arguments.open_number):
@@ -321,11 +321,11 @@ def _print_captions(found: list[Caption], *, as_json: bool) -> None:
         say(f"{rank:3}. {caption.score:.3f}  line {caption.line}: {on_one_line(caption.caption)}")
 
 
-def _print(found: list[Moment], library: Library, *, least: float | None, strips: bool) -> None:
+def _print(found: list[Moment], why_nothing: Callable[[], str], library: Library, *, strips: bool) -> None:
     from rich.table import Table
 
     if not found:
-        say(f"nothing was found: {_why_nothing(library, least)}")
+        say(f"nothing was found: {why_nothing()}")
         return
     show = strip_printer() if strips else None
     if show:
@@ -373,12 +373,12 @@ def _share(confidence: float | None) -> str:
     return "" if confidence is None else f"{confidence:.2f}"
 
 
-def _why_nothing(library: Library, least: float | None) -> str:
-    counts = library.status()
-    if counts.videos and least is not None:
-        return f"no video passes the filters with a confidence of {least:g} or more"
+def _why_nothing(library: Library, arguments: argparse.Namespace, filters: Mapping[str, Any]) -> str:
+    counts, least = library.status(), arguments.min_confidence
     if counts.videos:
-        return "no video passes the filters"
+        if any(filters.values()):
+            return "no video passes the filters" + ("" if least is None else f" with a confidence of {least:g} or more")
+        return "no line has these words" if least is None else f"no result has a confidence of {least:g} or more"
     if counts.index:
         done, total = counts.index.done, counts.index.total
         return f"indexing is running ({done} of {total} files) and has not added a video yet; try again soon"

@@ -13,6 +13,10 @@ from vop.utils.text import in_json, in_spreadsheet
 
 _FIRST = ("rank", "path", "start_seconds", "end_seconds", "score")
 _COLUMNS = "columns"
+_NESTED = {  # fields with values of their own, or none
+    "line": ("text", "start_seconds", "end_seconds", "source"),
+    "place": ("latitude", "longitude"),
+}
 
 
 def csv_table(moments: Sequence[ExportableMoment]) -> str:
@@ -37,8 +41,8 @@ def _flat(moment: dict[str, Any]) -> dict[str, Any]:
     columns = moment.pop(_COLUMNS, {})
     found: dict[str, Any] = {}
     for name, value in moment.items():
-        if isinstance(value, dict):
-            found |= {f"{name}.{inner}": own for inner, own in value.items()}
+        if name in _NESTED:
+            found |= {f"{name}.{inner}": (value or {}).get(inner) for inner in _NESTED[name]}
         else:
             found[name] = value
     taken = {*found, "rank"}

@@ -73,10 +73,7 @@ def make_timeline(moments: Iterable[tuple[ExportableMoment, Source]], *, name: s
     given = [source for _, source in placed if source.has_timecode and source.rate == rate]
     drop = drops_frames(rate) and (not given or any(source.drop_frame for source in given))
     clips = [source.frames(moment.start_seconds, moment.end_seconds) for moment, source in placed]
-    lengths = [
-        frames if source.rate == rate else max(round(frames / source.rate * rate), 1)
-        for (_, source), (_, frames) in zip(placed, clips, strict=True)
-    ]
+    lengths = [_length(source, first, frames, rate) for (_, source), (first, frames) in zip(placed, clips, strict=True)]
     offsets = accumulate(lengths, initial=0)
     events = tuple(
         Event(moment=moment, source=source, first=first, frames=frames, offset=offset, length=length)
@@ -84,6 +81,14 @@ def make_timeline(moments: Iterable[tuple[ExportableMoment, Source]], *, name: s
     )
     begins = parse_timecode(_BEGINS_DROP if drop else _BEGINS, rate)
     return Timeline(name=name, rate=rate, drop_frame=drop, begins=begins[0] if begins else 0, events=events)
+
+
+def _length(source: Source, first: int, frames: int, rate: Fraction) -> int:
+    """Return the length of a clip in frames of another rate. It must not end after its file."""
+    if source.rate == rate:
+        return frames
+    left = (source.num_frames - first) / source.rate * rate
+    return max(min(round(frames / source.rate * rate), int(left)), 1)
 
 
 def notes_of(timeline: Timeline) -> list[str]:
