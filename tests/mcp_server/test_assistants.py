@@ -20,6 +20,7 @@ from vop.cli import build_parser, main
 from vop.errors import UsageError, VopError
 from vop.mcp_server.server import create_server
 from vop.mcp_server.tools import Tools
+from vop.search.filters import FILTERS
 from vop.search.library import Library
 from vop.search.sync import index
 from vop.video.probe import probe
@@ -91,6 +92,8 @@ def test_a_process_serves_a_library(library, tmp_path):
                 ("search_videos", {"query": " "}, "empty"),
                 ("search_videos", {"query": "a dog", "where": ["colour=red"]}, "colour"),
                 ("search_videos", {"query": "a dog", "k": 1000}, "50"),
+                ("search_videos", {"query": "a dog", "tags": ["beach"]}, "tags"),
+                ("describe_libraries", {"name": "library"}, "name"),
                 ("look_at_moment", {"segment": "../../etc/passwd"}, "not the id"),
                 ("export_clip", {"segment": bob["segment"], "start_seconds": 9}, "4.0 s"),
                 ("export_clip", wanted, "exist"),
@@ -111,6 +114,31 @@ def test_it_only_reads_by_default(library):
     assert asyncio.run(listed()) == {"search_videos", "describe_libraries", "look_at_moment"}
     with pytest.raises(UsageError, match="--allow-export"):
         Tools([Library.open(library)]).export("x")
+
+
+def test_a_search_has_every_filter(library):
+    async def talk() -> None:
+        async with mcp.Client(create_server([Library.open(library)])) as client:
+            schemas = {tool.name: tool.input_schema for tool in (await client.list_tools()).tools}
+            assert [schema["additionalProperties"] for schema in schemas.values()] == [False] * 3
+            properties = schemas["search_videos"]["properties"]
+            assert schemas["search_videos"]["required"] == ["query"]
+            assert [*properties] == ["query", "library", "k", "per_video", *(option.name for option in FILTERS)]
+            for option in FILTERS:
+                names = {float: "number", bool: "boolean", str: "string"}
+                kind = {"type": names[option.type]}
+                listed = {"type": "array", "items": kind} if option.repeatable else kind
+                assert properties[option.name]["anyOf"] == [listed, {"type": "null"}]
+                assert properties[option.name]["description"] == option.help
+
+            for filters in ({"tag": ["beach"]}, {"near": "48.2,16.4,5"}, {"favourites": True}, {"name": "c"}):
+                found = await client.call_tool("search_videos", {"query": "a red heart", **filters})
+                assert found.structured_content["moments"] == [], filters
+            ignored = {option.name: None for option in FILTERS} | {"favourites": False, "tag": []}
+            found = await client.call_tool("search_videos", {"query": "a red heart", **ignored})
+            assert len(found.structured_content["moments"]) == 2
+
+    asyncio.run(talk())
 
 
 def test_several_libraries_have_names(tmp_path):
