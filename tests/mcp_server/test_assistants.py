@@ -16,6 +16,7 @@ from PIL import Image
 
 from search.libraries import a_file, make_library
 from search.owners_videos import write_video
+from search.words_media import srt
 from vop.cli import build_parser, main
 from vop.errors import UsageError, VopError
 from vop.mcp_server.server import create_server
@@ -139,6 +140,23 @@ def test_a_search_has_every_filter(library):
             assert len(found.structured_content["moments"]) == 2
 
     asyncio.run(talk())
+
+
+def test_a_moment_tells_which_line_matches(tmp_path):
+    write_video(tmp_path / "videos" / "a.mp4", seed=0)
+    (tmp_path / "videos" / "a.srt").write_text(srt((0.5, 1.5, "A walrus sings")), encoding="utf-8")
+    write_video(tmp_path / "videos" / "b.mp4", seed=1)
+    index(tmp_path / "library", [tmp_path / "videos"], model="mini", workers=1)
+
+    async def found() -> list[dict]:
+        async with mcp.Client(create_server([Library.open(tmp_path / "library")])) as client:
+            result = await client.call_tool("search_videos", {"query": "a walrus sings"})
+            return result.structured_content["moments"]
+
+    written, seen = asyncio.run(found())
+    assert (Path(written["path"]).name, written["matched"][-1]) == ("a.mp4", "written")
+    assert written["line"] == {"text": "A walrus sings", "start_seconds": 0.5, "end_seconds": 1.5, "source": "a.srt"}
+    assert (Path(seen["path"]).name, seen["matched"], seen["line"]) == ("b.mp4", ["seen"], None)
 
 
 def test_several_libraries_have_names(tmp_path):

@@ -23,7 +23,8 @@ _INSTRUCTIONS = (
     "Searches the user's videos for moments by what happens in them. Call search_videos with a sentence that describes "
     "the scene, as in a caption: 'a dog runs on the beach'. Check a result with look_at_moment before you say what it "
     "shows: a search always returns the nearest moments, also if none of them fits; is_weak marks those that probably "
-    "do not."
+    "do not. A search also finds what people say (heard) and subtitles (written): matched tells what matches, and line "
+    "is the line that does. If a moment is not seen, its pictures need not show the scene."
 )
 _K = 50  # moments of a search at most
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -18,6 +18,15 @@ from vop.utils.text import count as counted
 MAX_CLIP_SECONDS = 600.0
 
 
+class MatchedLine(BaseModel):
+    """A line that is spoken or written in a video."""
+
+    text: str
+    start_seconds: float = Field(description="When it is spoken or shown in the video.")
+    end_seconds: float
+    source: str = Field(description="speech, the subtitle track, or the name of the subtitle file.")
+
+
 class FoundMoment(BaseModel):
     """A moment that a search has found."""
 
@@ -26,7 +35,15 @@ class FoundMoment(BaseModel):
     path: str = Field(description="The video's file, or its address in object storage.")
     start_seconds: float = Field(description="Where the moment begins in the video.")
     end_seconds: float
-    score: float = Field(description="Similarity with the query. Compare it only within one search.")
+    matched: list[Literal["seen", "heard", "written"]] = Field(
+        description="What matches the query: the pictures (seen), speech (heard), or subtitles (written)."
+    )
+    line: MatchedLine | None = Field(description="The line that matches; null if no words do.")
+    score: float = Field(
+        description="Similarity of the pictures with the query; if the query is only quoted words, the share of them "
+        "in the line. Compare it only within one search. The order of the moments may differ from that of the scores, "
+        "because words count, too."
+    )
     duration_seconds: float = Field(description="Duration of the whole video.")
     date: str = Field(description="When the video was recorded, ISO 8601.")
     columns: dict[str, str] = Field(description="The owner's metadata of the video.")
