@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -97,7 +98,6 @@ def test_a_process_serves_a_library(library, tmp_path):
                 ("describe_libraries", {"name": "library"}, "name"),
                 ("look_at_moment", {"segment": "../../etc/passwd"}, "not the id"),
                 ("export_clip", {"segment": bob["segment"], "start_seconds": 9}, "4.0 s"),
-                ("export_clip", wanted, "exist"),
             ]:
                 failed = await client.call_tool(name, arguments)
                 assert failed.is_error, name
@@ -168,6 +168,35 @@ def test_several_libraries_have_names(tmp_path):
     ]
     with pytest.raises(UsageError, match="films-2"):
         tools.look("x")
+
+
+def test_each_clip_becomes_a_new_file(tmp_path):
+    for number, folder in enumerate(["a", "b"]):
+        write_video(tmp_path / "videos" / folder / "a.mp4", seed=number)
+    index(tmp_path / "library", [tmp_path / "videos"], model="mini", workers=1)
+    opened, clips = Library.open(tmp_path / "library"), tmp_path / "clips"
+    first, other = (moment.segment for moment in opened.search("a red heart", k=2))
+    tools = Tools([opened], export_to=clips)
+    exported = [
+        tools.export(first, start_seconds=1.1, end_seconds=2.2),
+        tools.export(first, start_seconds=1.6, end_seconds=2.9),
+        tools.export(first, start_seconds=1.6, end_seconds=2.9, exact=True),
+        tools.export(other, start_seconds=1.1, end_seconds=2.2),
+        Tools([opened], export_to=clips).export(first, start_seconds=1.1, end_seconds=2.2),  # started again
+    ]
+    names = [Path(clip.file).name for clip in exported]
+    assert names == [f"{number:03d} a 00.00.01-00.00.02.mp4" for number in range(1, 6)]
+    assert names == sorted(path.name for path in clips.iterdir())
+
+
+def test_clips_of_the_same_time_do_not_replace_each_other(library, tmp_path):
+    opened = Library.open(library)
+    (moment,) = opened.search("a red heart", k=1)
+    tools = Tools([opened], export_to=tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        clips = list(threads.map(lambda _: tools.export(moment.segment, exact=True), range(4)))
+    assert {Path(clip.file) for clip in clips} == {*tmp_path.iterdir()}
+    assert len({clip.file for clip in clips}) == 4
 
 
 def test_a_changed_video_is_not_exported(library, tmp_path):
