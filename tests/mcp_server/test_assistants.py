@@ -85,7 +85,7 @@ def test_a_process_serves_a_library(library, tmp_path):
 
             wanted = {"segment": bob["segment"], "start_seconds": 1, "end_seconds": 3, "exact": True}
             exported = (await client.call_tool("export_clip", wanted)).structured_content
-            assert (exported["start_seconds"], exported["end_seconds"]) == (1, 3)
+            assert [exported[f"{name}_seconds"] for name in ("start", "end", "lead")] == [1, 3, 0]
             assert Path(exported["file"]).parent == clips
             assert probe(exported["file"]).duration_seconds == pytest.approx(2, abs=0.3)
 
@@ -187,6 +187,19 @@ def test_each_clip_becomes_a_new_file(tmp_path):
     names = [Path(clip.file).name for clip in exported]
     assert names == [f"{number:03d} a 00.00.01-00.00.02.mp4" for number in range(1, 6)]
     assert names == sorted(path.name for path in clips.iterdir())
+
+
+def test_a_clip_tells_how_much_earlier_it_begins(tmp_path):
+    write_video(tmp_path / "videos" / "a.mkv", seed=0)
+    index(tmp_path / "library", [tmp_path / "videos"], model="mini", workers=1)
+    opened = Library.open(tmp_path / "library")
+    (moment,) = opened.search("a red heart", k=1)
+    tools = Tools([opened], export_to=tmp_path / "clips")
+    copied = tools.export(moment.segment, start_seconds=1, end_seconds=2)
+    exact = tools.export(moment.segment, start_seconds=1, end_seconds=2, exact=True)
+    assert [Path(clip.file).suffix for clip in (copied, exact)] == [".mkv", ".mp4"]
+    assert [(clip.start_seconds, clip.end_seconds) for clip in (copied, exact)] == [(1, 2)] * 2
+    assert [clip.lead_seconds for clip in (copied, exact)] == [1, 0]  # the first frame is the last key frame before 1 s
 
 
 def test_clips_of_the_same_time_do_not_replace_each_other(library, tmp_path):

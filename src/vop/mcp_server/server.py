@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -63,7 +64,12 @@ def create_server(libraries: Sequence[Library], *, export_to: Path | None = None
 
     def tool(**settings: Any) -> Callable[[Callable[..., Any]], None]:
         """Register a function as a tool, with these settings of `Tool.from_function`."""
-        return lambda function: registered.append(refuse_unknown(Tool.from_function(function, **settings)))
+
+        def register(function: Callable[..., Any]) -> None:
+            made = Tool.from_function(function, description=inspect.getdoc(function), **settings)
+            registered.append(refuse_unknown(made))
+
+        return register
 
     @tool(title="Search videos", annotations=reading)
     @with_filters
@@ -107,10 +113,13 @@ def create_server(libraries: Sequence[Library], *, export_to: Path | None = None
                 float | None, Field(ge=0, description="End here in the video instead of where the moment ends.")
             ] = None,
             exact: Annotated[
-                bool, Field(description="Cut at the exact times. Otherwise the clip may begin some seconds earlier.")
+                bool, Field(description="Cut at the exact times. Otherwise the clip may begin lead_seconds earlier.")
             ] = False,
         ) -> ExportedClip:
-            """Write a moment, or another part of its video, as a new MP4 in the folder for clips."""
+            """Write a moment, or another part of its video, as a new file in the folder for clips.
+
+            The clip is a copy in the format of the video if possible. With exact=true, it is an MP4.
+            """
             with explained():
                 return tools.export(
                     segment, name=library, start_seconds=start_seconds, end_seconds=end_seconds, exact=exact

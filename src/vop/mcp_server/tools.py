@@ -97,8 +97,11 @@ class ExportedClip(BaseModel):
     """A clip that was written to a file."""
 
     file: str
-    start_seconds: float
+    start_seconds: float = Field(description="Where the wanted part begins in the video.")
     end_seconds: float
+    lead_seconds: float = Field(
+        description="How much earlier the file begins: a copy begins at a key frame. 0 with exact=true."
+    )
 
 
 class Tools:
@@ -170,7 +173,7 @@ class Tools:
         end_seconds: float | None = None,
         exact: bool = False,
     ) -> ExportedClip:
-        """Write a moment, or another part of its video, as an MP4.
+        """Write a moment, or another part of its video, as a new file: an MP4 if exact, else in the video's format.
 
         Args:
             exact: as for `Library.export`.
@@ -188,7 +191,12 @@ class Tools:
         if report.skipped:
             raise VopError(f"{moment.path}: {report.skipped[0].reason}")
         (file,) = report.files
-        return ExportedClip(file=file.path, start_seconds=moment.start_seconds, end_seconds=moment.end_seconds)
+        return ExportedClip(
+            file=file.path,
+            start_seconds=moment.start_seconds,
+            end_seconds=moment.end_seconds,
+            lead_seconds=file.lead_seconds,
+        )
 
     def _next_number(self, folder: Path) -> int:
         """Return a number that neither a clip in the folder nor one that is being written has."""
