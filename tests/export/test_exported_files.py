@@ -10,7 +10,7 @@ from export.found import a_moment, original
 from video.exported import appearances
 from vop.errors import UsageError
 from vop.export import export_moments, format_of
-from vop.export.names import clip_name, reel_names, safe
+from vop.export.names import clip_name, next_number, reel_names, safe
 from vop.search.words.lines import Line
 
 GOPS = {"g": "6", "keyint_min": "6", "sc_threshold": "0", "bf": "0"}
@@ -51,6 +51,18 @@ def test_clips_are_named_by_rank_and_time(video, tmp_path):
     assert [(failure.path, failure.reason) for failure in report.skipped] == [(gone.path, "the file does not exist")]
     assert seen == [("clips", 1, 3), ("clips", 2, 3), ("clips", 3, 3)]
     assert appearances(tmp_path / "clips" / names_in(tmp_path / "clips")[0])[1] == list(range(6, 20))
+
+
+def test_numbers_continue_in_a_folder(video, tmp_path):
+    out = tmp_path / "clips"
+    assert next_number(out) == 1
+    moments = [a_moment(video, 0.4, 0.8)] * 2
+    export_moments(moments, out, original=original)
+    (out / "2024 holiday.mp4").touch()  # no moment
+    assert next_number(out) == 3
+    report = export_moments(moments, out, original=original, first_number=1000)
+    assert [file.path.rpartition("/")[2][:5] for file in report.files] == ["1000 ", "1001 "]
+    assert next_number(out) == 1002
 
 
 def test_nothing_is_overwritten_unless_allowed(video, tmp_path):

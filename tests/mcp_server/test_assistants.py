@@ -9,6 +9,7 @@ import json
 import os
 import re
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,10 +17,12 @@ from PIL import Image
 
 from search.libraries import a_file, make_library
 from search.owners_videos import write_video
+from search.words_media import srt
 from vop.cli import build_parser, main
 from vop.errors import UsageError, VopError
 from vop.mcp_server.server import create_server
 from vop.mcp_server.tools import Tools
+from vop.search.filters import FILTERS
 from vop.search.library import Library
 from vop.search.sync import index
 from vop.video.probe import probe
@@ -82,7 +85,7 @@ def test_a_process_serves_a_library(library, tmp_path):
 
             wanted = {"segment": bob["segment"], "start_seconds": 1, "end_seconds": 3, "exact": True}
             exported = (await client.call_tool("export_clip", wanted)).structured_content
-            assert (exported["start_seconds"], exported["end_seconds"]) == (1, 3)
+            assert [exported[f"{name}_seconds"] for name in ("start", "end", "lead")] == [1, 3, 0]
             assert Path(exported["file"]).parent == clips
             assert probe(exported["file"]).duration_seconds == pytest.approx(2, abs=0.3)
 
@@ -91,9 +94,10 @@ def test_a_process_serves_a_library(library, tmp_path):
                 ("search_videos", {"query": " "}, "empty"),
                 ("search_videos", {"query": "a dog", "where": ["colour=red"]}, "colour"),
                 ("search_videos", {"query": "a dog", "k": 1000}, "50"),
+                ("search_videos", {"query": "a dog", "tags": ["beach"]}, "tags"),
+                ("describe_libraries", {"name": "library"}, "name"),
                 ("look_at_moment", {"segment": "../../etc/passwd"}, "not the id"),
                 ("export_clip", {"segment": bob["segment"], "start_seconds": 9}, "4.0 s"),
-                ("export_clip", wanted, "exist"),
             ]:
                 failed = await client.call_tool(name, arguments)
                 assert failed.is_error, name
@@ -113,6 +117,48 @@ def test_it_only_reads_by_default(library):
         Tools([Library.open(library)]).export("x")
 
 
+def test_a_search_has_every_filter(library):
+    async def talk() -> None:
+        async with mcp.Client(create_server([Library.open(library)])) as client:
+            schemas = {tool.name: tool.input_schema for tool in (await client.list_tools()).tools}
+            assert [schema["additionalProperties"] for schema in schemas.values()] == [False] * 3
+            properties = schemas["search_videos"]["properties"]
+            assert schemas["search_videos"]["required"] == ["query"]
+            assert [*properties] == ["query", "library", "k", "per_video", *(option.name for option in FILTERS)]
+            for option in FILTERS:
+                names = {float: "number", bool: "boolean", str: "string"}
+                kind = {"type": names[option.type]}
+                listed = {"type": "array", "items": kind} if option.repeatable else kind
+                assert properties[option.name]["anyOf"] == [listed, {"type": "null"}]
+                assert properties[option.name]["description"] == option.help
+
+            for filters in ({"tag": ["beach"]}, {"near": "48.2,16.4,5"}, {"favourites": True}, {"name": "c"}):
+                found = await client.call_tool("search_videos", {"query": "a red heart", **filters})
+                assert found.structured_content["moments"] == [], filters
+            ignored = {option.name: None for option in FILTERS} | {"favourites": False, "tag": []}
+            found = await client.call_tool("search_videos", {"query": "a red heart", **ignored})
+            assert len(found.structured_content["moments"]) == 2
+
+    asyncio.run(talk())
+
+
+def test_a_moment_tells_which_line_matches(tmp_path):
+    write_video(tmp_path / "videos" / "a.mp4", seed=0)
+    (tmp_path / "videos" / "a.srt").write_text(srt((0.5, 1.5, "A walrus sings")), encoding="utf-8")
+    write_video(tmp_path / "videos" / "b.mp4", seed=1)
+    index(tmp_path / "library", [tmp_path / "videos"], model="mini", workers=1)
+
+    async def found() -> list[dict]:
+        async with mcp.Client(create_server([Library.open(tmp_path / "library")])) as client:
+            result = await client.call_tool("search_videos", {"query": "a walrus sings"})
+            return result.structured_content["moments"]
+
+    written, seen = asyncio.run(found())
+    assert (Path(written["path"]).name, written["matched"][-1]) == ("a.mp4", "written")
+    assert written["line"] == {"text": "A walrus sings", "start_seconds": 0.5, "end_seconds": 1.5, "source": "a.srt"}
+    assert (Path(seen["path"]).name, seen["matched"], seen["line"]) == ("b.mp4", ["seen"], None)
+
+
 def test_several_libraries_have_names(tmp_path):
     made = [Library(make_library(tmp_path / place / "films", [a_file("/v/a.mp4")])) for place in "ab"]
     tools = Tools(made)
@@ -122,6 +168,48 @@ def test_several_libraries_have_names(tmp_path):
     ]
     with pytest.raises(UsageError, match="films-2"):
         tools.look("x")
+
+
+def test_each_clip_becomes_a_new_file(tmp_path):
+    for number, folder in enumerate(["a", "b"]):
+        write_video(tmp_path / "videos" / folder / "a.mp4", seed=number)
+    index(tmp_path / "library", [tmp_path / "videos"], model="mini", workers=1)
+    opened, clips = Library.open(tmp_path / "library"), tmp_path / "clips"
+    first, other = (moment.segment for moment in opened.search("a red heart", k=2))
+    tools = Tools([opened], export_to=clips)
+    exported = [
+        tools.export(first, start_seconds=1.1, end_seconds=2.2),
+        tools.export(first, start_seconds=1.6, end_seconds=2.9),
+        tools.export(first, start_seconds=1.6, end_seconds=2.9, exact=True),
+        tools.export(other, start_seconds=1.1, end_seconds=2.2),
+        Tools([opened], export_to=clips).export(first, start_seconds=1.1, end_seconds=2.2),  # started again
+    ]
+    names = [Path(clip.file).name for clip in exported]
+    assert names == [f"{number:03d} a 00.00.01-00.00.02.mp4" for number in range(1, 6)]
+    assert names == sorted(path.name for path in clips.iterdir())
+
+
+def test_a_clip_tells_how_much_earlier_it_begins(tmp_path):
+    write_video(tmp_path / "videos" / "a.mkv", seed=0)
+    index(tmp_path / "library", [tmp_path / "videos"], model="mini", workers=1)
+    opened = Library.open(tmp_path / "library")
+    (moment,) = opened.search("a red heart", k=1)
+    tools = Tools([opened], export_to=tmp_path / "clips")
+    copied = tools.export(moment.segment, start_seconds=1, end_seconds=2)
+    exact = tools.export(moment.segment, start_seconds=1, end_seconds=2, exact=True)
+    assert [Path(clip.file).suffix for clip in (copied, exact)] == [".mkv", ".mp4"]
+    assert [(clip.start_seconds, clip.end_seconds) for clip in (copied, exact)] == [(1, 2)] * 2
+    assert [clip.lead_seconds for clip in (copied, exact)] == [1, 0]  # the first frame is the last key frame before 1 s
+
+
+def test_clips_of_the_same_time_do_not_replace_each_other(library, tmp_path):
+    opened = Library.open(library)
+    (moment,) = opened.search("a red heart", k=1)
+    tools = Tools([opened], export_to=tmp_path)
+    with ThreadPoolExecutor(4) as threads:
+        clips = list(threads.map(lambda _: tools.export(moment.segment, exact=True), range(4)))
+    assert {Path(clip.file) for clip in clips} == {*tmp_path.iterdir()}
+    assert len({clip.file for clip in clips}) == 4
 
 
 def test_a_changed_video_is_not_exported(library, tmp_path):

@@ -38,6 +38,7 @@ def export_moments(
     overwrite: bool = False,
     lines: Lines = _no_lines,
     name: str | None = None,
+    first_number: int = 1,
     progress: Progress = silent,
 ) -> ExportReport:
     """Write moments as clips, subtitles, a table or a list for video editors.
@@ -51,6 +52,7 @@ def export_moments(
         overwrite: whether to replace existing files.
         lines: returns what is spoken or written in the video of a moment, for subtitles.
         name: the title of a list; by default the name of its file.
+        first_number: the number in the name of the first clip, or of its subtitles.
         progress: called after each file.
 
     Raises:
@@ -72,7 +74,7 @@ def export_moments(
         return ExportReport(
             format=kind, path=str(out), files=(written,), skipped=document.skipped, notes=document.notes
         )
-    targets = _targets(moments, out, kind, exact=exact)
+    targets = _targets(moments, out, kind, exact=exact, first_number=first_number)
     _check_free(targets, overwrite=overwrite)
     write = partial(_subtitles, format=kind, lines=lines)
     if kind == CLIPS:
@@ -91,7 +93,7 @@ def export_moments(
     return ExportReport(format=kind, path=str(out), files=tuple(files), skipped=tuple(skipped))
 
 
-def _targets(moments: Moments, out: Path, kind: str, *, exact: bool) -> list[Path]:
+def _targets(moments: Moments, out: Path, kind: str, *, exact: bool, first_number: int) -> list[Path]:
     """Return the file of each moment."""
     if kind in SUBTITLES and out.suffix.lower() == f".{kind}" and not out.is_dir():
         if len(moments) > 1:
@@ -100,7 +102,7 @@ def _targets(moments: Moments, out: Path, kind: str, *, exact: bool) -> list[Pat
             )
         return [out]
     found = []
-    for number, moment in enumerate(moments, start=1):
+    for number, moment in enumerate(moments, start=first_number):
         suffix = f".{kind}" if kind in SUBTITLES else saved_suffix(moment.path, exact=exact)
         found.append(out / (clip_name(moment.path, moment.start_seconds, moment.end_seconds, number=number) + suffix))
     return found

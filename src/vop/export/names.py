@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from vop.storage.address import location
 from vop.utils.names import nfc
 from vop.utils.text import on_one_line
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*]')  # by Windows, NTFS and exFAT
+_NUMBERED = re.compile(r"(\d{3,}) .+ \d{2,}\.\d\d\.\d\d-\d{2,}\.\d\d\.\d\d\.\w+")  # as `clip_name` names files
 _MOST_BYTES = 150  # of a video's name; file systems allow 255 for the whole name, and numbers and times follow
 _REEL = 8  # characters, A to Z and 0 to 9, in CMX 3600
 _RESERVED_REELS = {"AX", "BL"}  # an auxiliary source, and black
@@ -21,6 +22,12 @@ def clip_name(path: str, start_seconds: float, end_seconds: float, *, number: in
     """Return the name of a moment's file without its suffix, such as `003 holiday 00.01.20-00.01.30`."""
     front = "" if number is None else f"{number:03d} "
     return f"{front}{safe(PurePath(video_name(path)).stem)} {_clock(start_seconds)}-{_clock(end_seconds)}"
+
+
+def next_number(folder: Path) -> int:
+    """Return the number after the highest one of the moments in a folder; 1 if there are none or it does not exist."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    return max((int(found[1]) for name in names if (found := _NUMBERED.fullmatch(name))), default=0) + 1
 
 
 def video_name(path: str) -> str:

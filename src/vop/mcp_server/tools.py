@@ -5,17 +5,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from vop.errors import UsageError, VopError, unknown_name
+from vop.export.names import next_number
 from vop.search.folders import LibraryFolder
 from vop.search.library import Library
 from vop.search.results import Moment
 from vop.utils.text import count as counted
 
 MAX_CLIP_SECONDS = 600.0
+
+
+class MatchedLine(BaseModel):
+    """A line that is spoken or written in a video."""
+
+    text: str
+    start_seconds: float = Field(description="When it is spoken or shown in the video.")
+    end_seconds: float
+    source: str = Field(description="speech, the subtitle track, or the name of the subtitle file.")
 
 
 class FoundMoment(BaseModel):
@@ -26,7 +37,15 @@ class FoundMoment(BaseModel):
     path: str = Field(description="The video's file, or its address in object storage.")
     start_seconds: float = Field(description="Where the moment begins in the video.")
     end_seconds: float
-    score: float = Field(description="Similarity with the query. Compare it only within one search.")
+    matched: list[Literal["seen", "heard", "written"]] = Field(
+        description="What matches the query: the pictures (seen), speech (heard), or subtitles (written)."
+    )
+    line: MatchedLine | None = Field(description="The line that matches; null if no words do.")
+    score: float = Field(
+        description="Similarity of the pictures with the query; if the query is only quoted words, the share of them "
+        "in the line. Compare it only within one search. The order of the moments may differ from that of the scores, "
+        "because words count, too."
+    )
     duration_seconds: float = Field(description="Duration of the whole video.")
     date: str = Field(description="When the video was recorded, ISO 8601.")
     columns: dict[str, str] = Field(description="The owner's metadata of the video.")
@@ -78,8 +97,11 @@ class ExportedClip(BaseModel):
     """A clip that was written to a file."""
 
     file: str
-    start_seconds: float
+    start_seconds: float = Field(description="Where the wanted part begins in the video.")
     end_seconds: float
+    lead_seconds: float = Field(
+        description="How much earlier the file begins: a copy begins at a key frame. 0 with exact=true."
+    )
 
 
 class Tools:
@@ -95,6 +117,8 @@ class Tools:
             numbered = (library.name if number == 1 else f"{library.name}-{number}" for number in count(1))
             self._libraries[next(name for name in numbered if name not in self._libraries)] = library
         self._export_to = export_to
+        self._numbering = Lock()
+        self._last_number = 0
 
     def describe(self, name: str | None = None) -> LibraryDescriptions:
         """Describe one library, or all of them."""
@@ -149,7 +173,7 @@ class Tools:
         end_seconds: float | None = None,
         exact: bool = False,
     ) -> ExportedClip:
-        """Write a moment, or another part of its video, as an MP4.
+        """Write a moment, or another part of its video, as a new file: an MP4 if exact, else in the video's format.
 
         Args:
             exact: as for `Library.export`.
@@ -162,11 +186,23 @@ class Tools:
             raise UsageError("clips may not be exported; start the server with --allow-export DIR")
         library = self._find(name)[1]
         moment = _clip(library, segment, start_seconds, end_seconds)
-        report = library.export([moment], self._export_to, format="clips", exact=exact)
+        number = self._next_number(self._export_to)
+        report = library.export([moment], self._export_to, format="clips", exact=exact, first_number=number)
         if report.skipped:
             raise VopError(f"{moment.path}: {report.skipped[0].reason}")
         (file,) = report.files
-        return ExportedClip(file=file.path, start_seconds=moment.start_seconds, end_seconds=moment.end_seconds)
+        return ExportedClip(
+            file=file.path,
+            start_seconds=moment.start_seconds,
+            end_seconds=moment.end_seconds,
+            lead_seconds=file.lead_seconds,
+        )
+
+    def _next_number(self, folder: Path) -> int:
+        """Return a number that neither a clip in the folder nor one that is being written has."""
+        with self._numbering:
+            self._last_number = max(self._last_number + 1, next_number(folder))
+            return self._last_number
 
     def _find(self, name: str | None) -> tuple[str, Library]:
         """Return a library with its name; without a name, the only one."""

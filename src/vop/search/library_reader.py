@@ -386,6 +386,7 @@ class LibraryReader:
         subtitles: bool = False,
         overwrite: bool = False,
         name: str | None = None,
+        first_number: int = 1,
         progress: Progress = silent,
     ) -> ExportReport:
         """Write moments as clips, subtitles, a table or a list for video editors.
@@ -403,6 +404,7 @@ class LibraryReader:
             subtitles: whether to write the subtitles of each clip beside it, as `.srt`.
             overwrite: whether to replace existing files.
             name: the title of a list; by default the name of its file.
+            first_number: the number in the name of the first clip, or of its subtitles.
             progress: called after each clip.
 
         Raises:
@@ -423,5 +425,6 @@ class LibraryReader:
                 overwrite=overwrite,
                 lines=lambda moment: of_one_source(self._store.lines(moment.video)),
                 name=name,
+                first_number=first_number,
                 progress=progress,
             )
