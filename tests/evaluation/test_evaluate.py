@@ -185,7 +185,7 @@ def test_metrics_equal_the_matrix_and_large_ones_are_not_rescored(monkeypatch):
 def test_invalid_settings_are_refused():
     with pytest.raises(UsageError, match="'skipp'.*did you mean skip"):
         evaluate_split(Model(), make_split(), Store(), on_bad_video="skipp")
-    with pytest.raises(UsageError, match="batch_size 0"):
+    with pytest.raises(UsageError, match="batch_size is 0"):
         evaluate_split(Model(), make_split(), Store(), batch_size=0)
     with pytest.raises(UsageError, match="'guessed'"):
         evaluate_split(Model(), make_split(), Store(), facts=ReportFacts(selection="guessed"))

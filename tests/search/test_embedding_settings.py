@@ -116,7 +116,7 @@ def test_two_settings_in_one_library(make, backbone, videos):
         assert opened.search(videos / "a.mp4", model=number, k=1)[0].score == pytest.approx(1, abs=1e-5)
     assert opened.model(0).clip is not opened.model(1).clip  # which merges nothing
     with pytest.raises(UsageError, match="has this model already"):
-        library.reembed(backbone, merge_tokens=0.5, dimensions=8, precision="fp32")
+        library.reembed(backbone, keep=True, merge_tokens=0.5, dimensions=8, precision="fp32")
 
 
 @pytest.mark.slow

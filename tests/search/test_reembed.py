@@ -15,6 +15,7 @@ from vop.search.models import open_models
 from vop.search.store import Store
 from vop.search.sync import index, reembed
 from vop.search.sync import reembedding as moving
+from vop.video.clip import DECODER_VERSION
 from vop.video.resizing import Resizing
 
 
@@ -236,7 +237,7 @@ def test_the_resizing_may_change(make, videos, squashing_folder):
     assert same(moved, fresh)
     assert not same(moved, contents(make("cropped")))
     assert {path.name for path in (library / "frames").iterdir() if any(path.rglob("*.safetensors"))} == {
-        "2x32-3-squash-bilinear"
+        f"2x32-{DECODER_VERSION}-squash-bilinear"
     }
     (found,) = vop.Library.open(library).search(videos["a"], k=1)
     assert found.path == str(videos["a"])
