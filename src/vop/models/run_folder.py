@@ -130,7 +130,7 @@ def write_run(folder: Path, config: RunConfig, trained: Mapping[str, Tensor], *,
 
 
 def _owners_text(card: Path) -> str:
-    """Return what stands below the card in a README.md: all of it if the file is no card of vop."""
+    """Return what stands below the card in a README.md: all of it if vop did not write the file."""
     if not card.exists():
         return ""
     written, mark, kept = card.read_text(encoding="utf-8", errors="surrogateescape").partition(f"{_OWNERS_PART}\n")

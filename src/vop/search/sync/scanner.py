@@ -291,8 +291,8 @@ def split_missing(paths: Iterable[str], records: Mapping[str, VideoRecord]) -> t
     An object was deleted if its server says so.
 
     A file was deleted if its folder still exists, is not empty (hidden files do not count), and is on the filesystem of
-    the file. If that filesystem is unknown, another video must exist in the folder; for a file that is no video of the
-    library, the folder may also be on the filesystem of any of its videos. A folder that is missing, empty or on
+    the file. If that filesystem is unknown, another video must exist in the folder; for a file that is not among the
+    library's videos, the folder may also be on the filesystem of any of these. A folder that is missing, empty or on
     another filesystem may be a drive or a share that is not mounted.
 
     Args:
