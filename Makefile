@@ -21,11 +21,11 @@ demo: install
 # The page's tests need a Chromium. Its headless shell takes a third less processor time for them. Where there is none
 # and none can be installed, they are skipped and say so.
 browser:
-	@command -v chromium-headless-shell >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
-	  apt-get update -qq && for name in chromium-headless-shell chromium; do \
-	    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$name >/dev/null && exit 0; done; } || \
-	  command -v chromium chromium-browser google-chrome >/dev/null || \
-	  echo "no Chromium: the tests of the page will be skipped; install one to run them"
+	@have() { for name; do command -v "$$name" >/dev/null && return; done; return 1; }; \
+	get() { [ "$$(id -u)" = 0 ] && have apt-get && apt-get update -qq && \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "$$1" >/dev/null; }; \
+	have chromium-headless-shell || get chromium-headless-shell || have chromium chromium-browser google-chrome || \
+	  get chromium || echo "no Chromium: the tests of the page will be skipped; install one to run them"
 
 # Everything that has to hold before a change goes in. The type checker uses one core, so it runs beside the tests.
 test: lint browser

@@ -226,8 +226,7 @@ _CHROMATICITIES: dict[int, _Chromaticities] = {
     ColorPrimaries.EBU3213: _Chromaticities((0.630, 0.340), (0.295, 0.605), (0.155, 0.077), _D65),
 }
 
-# The gamuts of SD video differ little from BT.709's. Players and the tools with which CLIP's videos were read ignore
-# the difference, and the tags are often wrong.
+# The gamuts of SD video differ little from BT.709's, and FFmpeg's command ignores the difference.
 _LIKE_BT709 = (
     ColorPrimaries.BT470BG,
     ColorPrimaries.SMPTE170M,

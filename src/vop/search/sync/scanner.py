@@ -300,7 +300,7 @@ def split_missing(paths: Iterable[str], records: Mapping[str, VideoRecord]) -> t
     """
     has_content, filesystem, is_mounted = cache(_has_content), cache(volume_of), cache(_mount_detector(records))
     has_sibling = cache(lambda folder: any(map(is_unchanged, _in_folder(folder, records))))
-    volumes = {record.volume for record in records.values()}
+    volumes = {record.volume for record in records.values() if record.volume is not None}
 
     def is_deleted(path: str) -> bool:
         folder = os.path.dirname(path)
@@ -308,7 +308,7 @@ def split_missing(paths: Iterable[str], records: Mapping[str, VideoRecord]) -> t
             return False
         present = filesystem(folder)
         if path not in records:  # a copy, or a file that could not be read
-            return has_sibling(folder) or present in volumes - {None}
+            return has_sibling(folder) or present in volumes
         before = records[path].volume
         if before is None:  # unknown in older libraries
             return has_sibling(folder)

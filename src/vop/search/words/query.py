@@ -56,9 +56,10 @@ class WordsQuery:
                 phrases += [nfc(phrase.strip()) for phrase in found if _WORD.search(phrase)]
             rest = _QUOTED.sub(" ", sentence.text)
             rest = " ".join(rest.split()) if rest != sentence.text else rest
-            if _WORD.search(rest) or rest == sentence.text:  # it may be an emoji
+            has_words = _WORD.search(rest) is not None
+            if has_words or rest == sentence.text:  # it may be an emoji
                 seen.append(replace(sentence, text=rest))
-            if _WORD.search(rest) and sentence.weight > 0:
+            if has_words and sentence.weight > 0:
                 said.append(nfc(rest))
         return cls(tuple(phrases), tuple(said), tuple(seen))
 
