@@ -167,7 +167,7 @@ class BetweenFrames(nn.Module):
         x = self.attention(x, x, x, need_weights=False)[0].unflatten(1, patches.shape[1:3]).unsqueeze(1)
         weights = self.weight(x).squeeze(1)  # (b, f, n, d)
         weights = (weights + weights * regions.flatten(2).unsqueeze(3)).mean(dim=(2, 3))  # (b, f)
-        low, high = weights.aminmax(dim=1, keepdim=True)
+        low, high = weights.amin(dim=1, keepdim=True), weights.amax(dim=1, keepdim=True)
         weights = (weights - low) / (high - low).clamp_min(1e-12)
         prompts = self.mlp(self.conv(x).squeeze(1).transpose(2, 3)).transpose(2, 3)
         return PROMPT_SCALE * (prompts + prompts * weights[..., None, None])
