@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from site import getsitepackages, getusersitepackages
+from typing import Any
 
 from vop import heads, methods
 
@@ -92,7 +94,17 @@ def _hash(tree: ast.Module) -> str:
             node.body[:1]
         ):
             node.body = node.body[1:] or [ast.Pass()]
-    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(_plain(tree)).encode()).hexdigest()[:16]
+
+
+def _plain(node: Any) -> Any:
+    """Return a tree as lists. Python's own forms of it, as text or a dump, differ between versions of Python."""
+    if isinstance(node, ast.JoinedStr):  # Python 3.12.1 adds empty texts to the formats of f-strings
+        node.values = [one for one in node.values if not (isinstance(one, ast.Constant) and one.value == "")]
+    if isinstance(node, ast.AST):
+        filled = [(name, value) for name, value in ast.iter_fields(node) if value is not None and value != []]
+        return [type(node).__name__, *([name, _plain(value)] for name, value in filled)]
+    return [_plain(one) for one in node] if isinstance(node, list) else repr(node)
 
 
 def _is_docstring(body: Sequence[ast.stmt]) -> bool:
