@@ -59,6 +59,15 @@ def test_named_columns_win_over_detected_ones(tmp_path):
     assert pairs(load(str(path), video_column="v", caption_column="c").split("train")) == ROWS
 
 
+def test_columns_that_may_hold_captions_too_are_noted(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("video,title,Captions\na.mp4,one,two\nb.mp4,three,four\n")
+    dataset = load(str(path))
+    assert dataset.split("train").captions == ("two", "four")
+    assert dataset.notes == ("captions are read from the column 'Captions', not 'title'; --caption-column chooses",)
+    assert load(str(path), caption_column="title").notes == ()
+
+
 def test_errors_for_columns_name_the_existing_ones(tmp_path):
     path = write_table(tmp_path / "mine.csv", columns=("vidoe", "capture"))
     with pytest.raises(DataError, match=r"mine\.csv: no column looks like the video; found: vidoe, capture"):

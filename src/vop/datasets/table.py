@@ -90,9 +90,10 @@ def read(
     found: dict[str, _Pairs] = {}
     empty: dict[str, list[str]] = {}
     without_caption: dict[str, set[str]] = {}
+    choices: list[str] = []
     for table in _tables(path) if path.is_dir() else [path]:
         folder = VideoFolder(videos or table.parent)
-        for name, video_id, caption, place in _rows(table, video_column, caption_column):
+        for name, video_id, caption, place in _rows(table, video_column, caption_column, choices):
             if caption:
                 found.setdefault(name, _Pairs()).add(video_id, caption, folder)
             else:
@@ -110,7 +111,9 @@ def read(
                 f"{count('video', len(without))} of {name} without captions left out, for example {min(without)}"
             )
     named = path.resolve()
-    return Dataset(named.name if path.is_dir() else named.stem, splits, notes=(*notes, *overlaps(splits)))
+    return Dataset(
+        named.name if path.is_dir() else named.stem, splits, notes=(*dict.fromkeys(choices), *notes, *overlaps(splits))
+    )
 
 
 def read_hub(spec: str, *, videos: Path | None = None, **columns: str | None) -> Dataset:
@@ -160,14 +163,25 @@ def split_of_file(path: Path) -> str | None:
     return _SPLITS.get(re.split(r"[-_.]", path.stem.lower())[0])
 
 
-def _rows(path: Path, video_column: str | None, caption_column: str | None) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (split, video id, caption or "", place) for every caption in a table."""
+def _rows(
+    path: Path, video_column: str | None, caption_column: str | None, choices: list[str]
+) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (split, video id, caption or "", place) for every caption in a table.
+
+    Args:
+        choices: gets a note if several columns may hold the captions, and none of them was given.
+    """
     named = {plain_name(column) for column in (video_column, caption_column) if column}
     table = read_table(path, known={*VIDEO_COLUMNS, *CAPTION_COLUMNS, *SPLIT_COLUMNS, *named})
     if not table.columns:
         raise DataError(f"{path}: the table is empty")
     video_column = _column(path, "video", video_column, VIDEO_COLUMNS, table.columns)
-    caption_column = _column(path, "caption", caption_column, CAPTION_COLUMNS, table.columns)
+    given = caption_column
+    caption_column = _column(path, "caption", given, CAPTION_COLUMNS, table.columns)
+    others = [one for one in table.columns if plain_name(one) in CAPTION_COLUMNS and one != caption_column]
+    if others and given is None:
+        names = ", ".join(map(repr, others))
+        choices.append(f"captions are read from the column {caption_column!r}, not {names}; --caption-column chooses")
     split_column = guess_column(SPLIT_COLUMNS, table.columns)
     default_split = split_of_file(path) or "train"
     needed = dict.fromkeys(column for column in (video_column, caption_column, split_column) if column is not None)
