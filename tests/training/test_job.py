@@ -97,6 +97,11 @@ def test_two_trainings_do_not_share_a_folder(dataset, tiny_folder, tmp_path):
     train(dataset, method="vop", resume=True, **given)  # the folder is free again
 
 
+def test_the_largest_seed_trains(dataset, tiny_folder, tmp_path):
+    recipe = replace(RECIPE, epochs=1, validation=0, seed=2**63 - 1)
+    assert train(dataset, method="vop", out=tmp_path, backbone=str(tiny_folder), recipe=recipe).result.best_epoch == 1
+
+
 def test_training_removes_what_killed_processes_left(dataset, tiny_folder, tmp_path):
     left = [tmp_path / ".tmp-0123abcd-config.json", tmp_path / "training" / ".tmp-4567cdef-state.safetensors"]
     left[1].parent.mkdir()

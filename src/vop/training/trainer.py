@@ -51,7 +51,7 @@ from vop.training.distributed import gather_rows, share_gradient, sum_gradients
 from vop.training.gradient_cache import cached_gradient
 from vop.training.loss import LOSSES, check_matryoshka, loss_of, matryoshka_loss
 from vop.training.rates import LOSS_PARAMETERS, factors_of, optimizer_groups
-from vop.training.recipe import LAYERS, UNTUNED, Recipe
+from vop.training.recipe import LAYERS, SEED_LIMIT, UNTUNED, Recipe
 from vop.training.schedule import Schedule
 from vop.training.selection import TrainingResult, card_of, is_better, result_of, video_scores
 from vop.training.tracking import TENSORBOARD, tracked, trackers_of
@@ -315,7 +315,7 @@ class Trainer:
         """Return a seed that differs for every step and process."""
         process = int(self.accelerator.process_index)
         step = self.recipe.seed * self.schedule.total_steps + self.state.step
-        return step * int(self.accelerator.num_processes) + process
+        return (step * int(self.accelerator.num_processes) + process) % SEED_LIMIT
 
     def _loss(self, batch: Batch) -> Tensor:
         device = self.accelerator.device
