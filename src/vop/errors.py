@@ -17,6 +17,10 @@ class UsageError(VopError, ValueError):
     """An argument is wrong (a name, a value, a column); the command line exits with status 2."""
 
 
+class DivergenceError(VopError):
+    """The loss of a training, or its gradient, is no longer finite. A lower learning rate may help."""
+
+
 class DataError(VopError):
     """A data set cannot be read."""
 

@@ -103,6 +103,19 @@ def test_other_names_without_texts_are_read(tmp_path):
     assert report.to_dict()["ambiguous"] is None
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_numbers_that_pandas_made_floats_are_ids(tmp_path, suffix):
+    numbers = {"video_ids": [7, 8, 9], "text_video_ids": [7, 8, 9, 9, 8, 7]}
+    floats = {name: [float(number) for number in listed] for name, listed in numbers.items()}
+    write(tmp_path / f"whole{suffix}", content(**numbers))
+    write(tmp_path / f"floats{suffix}", content(**floats))
+    whole, made_floats = (vop.evaluate_embeddings(tmp_path / f"{name}{suffix}") for name in ("whole", "floats"))
+    assert made_floats.metrics == whole.metrics
+    write(tmp_path / f"halves{suffix}", content(**floats | {"video_ids": [7.5, 8.0, 9.0]}))
+    with pytest.raises(DataError, match="7.5"):
+        vop.evaluate_embeddings(tmp_path / f"halves{suffix}")
+
+
 @pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
 def test_dot_products_and_cosines_rank_differently(tmp_path, suffix):
     found = content(40, 20)

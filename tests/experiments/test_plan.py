@@ -74,6 +74,7 @@ class TestPlan:
             ({"seeds": (1, 1)}, "the seed 1 is listed twice"),
             ({"seeds": ()}, r"seeds are \[\]"),
             ({"seeds": (-1,)}, r"seeds are \[-1\]"),
+            ({"seeds": (0, 2**63)}, str(2**63)),
             ({"baseline": "bias"}, "the baseline 'bias' is not among the arms: vop, full"),
         ],
     )

@@ -9,7 +9,7 @@ import pytest
 
 from vop.datasets.loading import count_groups
 from vop.datasets.types import Split, Video
-from vop.errors import UsageError, VopError
+from vop.errors import DivergenceError, UsageError, VopError
 from vop.experiments.plan import Search
 from vop.experiments.tune import first_rates, part_of, score_of, search_rate
 from vop.training.recipe import Recipe
@@ -102,6 +102,36 @@ def test_out_of_memory_ends_the_search(tmp_path):
         search_rate(Search(), evaluate, tmp_path / "a.log")
 
 
+def test_errors_other_than_divergence_do_not_count_against_a_rate(tmp_path):
+    """A full disk or another program on the GPU says nothing about a rate: the resumed search tries it again."""
+    seen, whole = [], []
+    expected = search_rate(Search(trials=6), peak_at(1e-3, seen=whole), tmp_path / "whole.log")[0]
+    good = peak_at(1e-3, seen=seen)
+
+    def evaluate(rate, on_epoch):
+        if len(seen) == 4:
+            raise VopError("memory ran out")
+        return good(rate, on_epoch)
+
+    with pytest.raises(VopError, match="memory ran out"):
+        search_rate(Search(trials=6), evaluate, tmp_path / "a.log")
+    rate, trials = search_rate(Search(trials=6), peak_at(1e-3, seen=seen), tmp_path / "a.log")
+    assert (rate, seen) == (expected, whole)
+    assert len(trials) == 6
+    assert "failed" not in {trial.state for trial in trials}
+
+
+@pytest.mark.parametrize("lost", [1, 30])
+def test_searches_resume_after_a_line_was_written_in_part(tmp_path, lost):
+    seen, whole = [], []
+    expected = search_rate(Search(trials=4), peak_at(1e-3, seen=whole), tmp_path / "a.log")[0]
+    lines = (tmp_path / "a.log").read_bytes().splitlines(keepends=True)
+    (tmp_path / "a.log").write_bytes(b"".join(lines[:-3])[:-lost])
+    for _ in range(2):
+        assert search_rate(Search(trials=4), peak_at(1e-3, seen=seen), tmp_path / "a.log")[0] == expected
+    assert seen == whole[-1:]
+
+
 def test_finished_searches_try_no_more_rates(tmp_path):
     seen = []
     found = search_rate(Search(trials=6), peak_at(1e-3), tmp_path / "a.log")
@@ -122,7 +152,7 @@ def test_diverging_rates_do_not_end_the_search(tmp_path):
 
     def evaluate(rate, on_epoch):
         if rate > 1e-3:
-            raise VopError("the loss became nan")
+            raise DivergenceError("the loss became nan")
         return good(rate, on_epoch)
 
     rate, trials = search_rate(Search(trials=8), evaluate, tmp_path / "a.log")
@@ -130,7 +160,7 @@ def test_diverging_rates_do_not_end_the_search(tmp_path):
     assert "failed" in {trial.state for trial in trials}
 
     def fails(rate, on_epoch):
-        raise VopError("the loss became nan")
+        raise DivergenceError("the loss became nan")
 
     with pytest.raises(VopError, match="b: training failed with all 4 learning rates"):
         search_rate(Search(trials=4), fails, tmp_path / "b.log")

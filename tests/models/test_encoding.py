@@ -81,6 +81,31 @@ class TestFrames:
             create("vop-p", tiny, num_frames=6, device="cpu").encode_frames(frames)
 
 
+def test_texts_may_be_any_list(model):
+    texts = ["a dog", "rain", "snow"]
+    expected = model.encode_text(texts)
+    for other in (tuple(texts), np.array(texts), np.array(texts, object), iter(texts)):
+        assert torch.equal(model.encode_text(other), expected)
+
+
+@pytest.mark.parametrize("texts", ["a dog", None, 5, [None], ["a dog", float("nan")], [b"rain"], ["half \ud83d"]])
+def test_other_texts_are_refused(model, texts):
+    with pytest.raises(UsageError):
+        model.encode_text(texts)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5])
+def test_wrong_batch_sizes_are_refused(model, frames, size):
+    """A negative one would return no embeddings."""
+    for encode, given in (
+        (model.encode_text, ["a dog"]),
+        (model.encode_video, ["a.mp4"]),
+        (model.encode_frames, frames),
+    ):
+        with pytest.raises(UsageError):
+            encode(given, batch_size=size)
+
+
 def test_a_linear_probe_trains_on_embeddings(model, frames, tmp_path):
     """Inference tensors could not be saved for the backward pass."""
     path = write_clip(tmp_path / "a.mp4", [np.full((48, 48, 3), 90, np.uint8)] * 4)

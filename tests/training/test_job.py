@@ -82,6 +82,35 @@ def test_the_test_split_is_never_read(dataset, tiny_folder, tmp_path, monkeypatc
     assert sorted(read) == ["clip0.mp4", "clip1.mp4", "clip2.mp4", "clip3.mp4"]  # each once, over two epochs
 
 
+def test_two_trainings_do_not_share_a_folder(dataset, tiny_folder, tmp_path):
+    given = {"out": tmp_path, "backbone": str(tiny_folder), "recipe": replace(RECIPE, validation=0)}
+    refused = []
+
+    def second(line: str) -> None:
+        with pytest.raises(VopError) as error:
+            train(dataset, method="proj", **given)
+        refused.append(type(error.value))
+
+    train(dataset, method="vop", note=second, **given)
+    assert refused[0] is VopError
+    assert vop.load(tmp_path).method_name == "vop"
+    train(dataset, method="vop", resume=True, **given)  # the folder is free again
+
+
+def test_the_largest_seed_trains(dataset, tiny_folder, tmp_path):
+    recipe = replace(RECIPE, epochs=1, validation=0, seed=2**63 - 1)
+    assert train(dataset, method="vop", out=tmp_path, backbone=str(tiny_folder), recipe=recipe).result.best_epoch == 1
+
+
+def test_training_removes_what_killed_processes_left(dataset, tiny_folder, tmp_path):
+    left = [tmp_path / ".tmp-0123abcd-config.json", tmp_path / "training" / ".tmp-4567cdef-state.safetensors"]
+    left[1].parent.mkdir()
+    for path in left:
+        path.write_bytes(b"half")
+    train(dataset, method="vop", out=tmp_path, backbone=str(tiny_folder), recipe=RECIPE, resume=True)
+    assert not [path for path in left if path.exists()]
+
+
 @pytest.mark.parametrize("augment", ["none", "release"])
 def test_resumed_training_gives_the_same_weights(dataset, tiny_folder, tmp_path, augment):
     class Killed(BaseException):

@@ -522,6 +522,7 @@ def test_zero_shot_trains_nothing(tiny, tmp_path):
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
         ({"on_bad_video": "blank"}, "'blank'"),
         ({"loss": "hinge"}, "'hinge'"),
+        ({"seed": 2**63}, str(2**63)),
     ],
 )
 def test_invalid_recipes_are_named(values, says):

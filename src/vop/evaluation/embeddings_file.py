@@ -259,14 +259,21 @@ def _bank(content: Content, score: str) -> SplitEmbeddings | None:
 
 def _strings(name: str, values: Any, length: int, beside: str) -> list[str]:
     found = values.tolist() if isinstance(values, np.ndarray) else values
-    allowed = isinstance(found, list) and all(
-        isinstance(item, str | int) and not isinstance(item, bool) for item in found
-    )
-    if not allowed:
-        raise DataError(f"{name} must be a list of strings")
+    if not isinstance(found, list):
+        raise DataError(f"{name} is {reprlib.repr(found)}; it must be a list of strings")
     if len(found) != length:
         raise DataError(f"{name} has {len(found)} entries, {beside} has {length} rows: give one for each row")
-    return [str(item) for item in found]
+    return [_string(name, item) for item in found]
+
+
+def _string(name: str, item: Any) -> str:
+    if isinstance(item, float) and item.is_integer() and abs(item) < 2**53:
+        item = int(item)  # pandas writes whole numbers like this if the column has a missing value, as of a bank
+    if isinstance(item, bool) or not isinstance(item, str | int):
+        raise DataError(
+            f"{name} has {reprlib.repr(item)}, a {type(item).__name__}; it must be a list of strings or whole numbers"
+        )
+    return str(item)
 
 
 # -- .npz

@@ -152,6 +152,8 @@ class Plan:
                 raise UsageError(f"the arms {other!r} and {arm.name!r} have the same training: name only one of them")
         if not self.seeds or min(self.seeds) < 0:
             raise UsageError(f"seeds are {list(self.seeds)}; give one or more whole numbers, each 0 or more")
+        for seed in self.seeds:
+            Recipe(seed=seed)  # validates the seed
         if self.baseline is not None and self.baseline not in names:
             raise UsageError(f"the baseline {self.baseline!r} is not among the arms: {', '.join(names)}")
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from vop.experiments.source import changed_modules, code_of
 from vop.experiments.summary import summarize
 from vop.experiments.workers import Workers
 from vop.utils.files import atomic_write, read_file
+from vop.utils.lock import locked
 from vop.utils.parsing import parse_json
 from vop.utils.progress import Progress, silent, stage
 from vop.utils.text import count, on_one_line
@@ -243,19 +244,10 @@ def _facts(arm: Arm) -> dict[str, Any]:
     return {name: facts[name] for name in ("method", "head", "settings")}
 
 
-@contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Lock the experiment's folder. The operating system releases the lock even if the process crashes."""
-    from filelock import FileLock, Timeout
-
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(out / LOCK, timeout=0):
-            yield
-    except Timeout:
-        raise VopError(
-            f"{out}: another process is running this experiment: wait for it, or choose another --out"
-        ) from None
+def _locked(out: Path) -> AbstractContextManager[None]:
+    """Lock the experiment's folder."""
+    busy = f"{out}: another process is running this experiment: wait for it, or choose another --out"
+    return locked(out / LOCK, busy=busy)
 
 
 def _refuse_bad_videos(plan: Plan, failed: tuple[FileFailure, ...]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ import numpy as np
 
 from vop.datasets.loading import caption_groups
 from vop.datasets.types import Split
-from vop.errors import UsageError, VopError
+from vop.errors import DivergenceError, VopError
 from vop.evaluation.metrics import MetricsDict
 from vop.experiments.plan import Search
 from vop.experiments.results import Trial
@@ -40,24 +41,22 @@ def search_rate(search: Search, evaluate: Evaluate, journal: Path, *, seed: int 
         journal: the file of the search's state, from which a stopped search resumes.
 
     Raises:
-        VopError: every trial failed.
+        VopError: every trial failed, or one stopped for a reason that does not lie in its rate, such as a full disk.
+            The same search then tries this rate again.
     """
     import optuna
 
     optuna.logging.set_verbosity(logging.ERROR)
     study = _open(journal)
     wanted = len(search.rates) or search.trials
-    try:
-        while len(tried := {trial.params["learning_rate"] for trial in _ended(study)}) < wanted:
-            given = [rate for rate in first_rates(search) if rate not in tried]
-            if given:
-                study.enqueue_trial({"learning_rate": given[0]})
-            # Seeded by the number of trials, so that a resumed search suggests the same rates as an uninterrupted one.
-            startup = max(1, search.trials // 2)
-            study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + len(tried), n_startup_trials=startup)
-            study.optimize(lambda trial: _try(trial, search, evaluate), n_trials=1, catch=(VopError,))
-    except _SearchError as stopped:
-        raise stopped.error from None
+    while len(tried := {trial.params["learning_rate"] for trial in _ended(study)}) < wanted:
+        given = [rate for rate in first_rates(search) if rate not in tried]
+        if given:
+            study.enqueue_trial({"learning_rate": given[0]})
+        # Seeded by the number of trials, so that a resumed search suggests the same rates as an uninterrupted one.
+        startup = max(1, search.trials // 2)
+        study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + len(tried), n_startup_trials=startup)
+        study.optimize(lambda trial: _try(trial, search, evaluate), n_trials=1, catch=(DivergenceError,))
     trials = _ended(study)
     if not any(trial.state == optuna.trial.TrialState.COMPLETE for trial in trials):
         reason = next((trial.user_attrs[FAILED] for trial in trials if FAILED in trial.user_attrs), "all ended early")
@@ -65,19 +64,12 @@ def search_rate(search: Search, evaluate: Evaluate, journal: Path, *, seed: int 
     return float(study.best_params["learning_rate"]), [_trial(trial) for trial in trials]
 
 
-class _SearchError(BaseException):
-    """Carries an error of the whole search through Optuna, which would otherwise count the trial as finished."""
-
-    def __init__(self, error: BaseException) -> None:
-        super().__init__(error)
-        self.error = error
-
-
 def _open(journal: Path) -> optuna.Study:
     """Open the search in a journal. Trials that a killed process left running count as failed."""
     import optuna
     from optuna.storages.journal import JournalFileBackend
 
+    _cut_unfinished_line(journal)
     study = optuna.create_study(
         direction="maximize",
         study_name=journal.stem,
@@ -91,8 +83,14 @@ def _open(journal: Path) -> optuna.Study:
     return study
 
 
+def _cut_unfinished_line(journal: Path) -> None:
+    """Remove a last line of which a full disk took only the beginning: Optuna would continue it."""
+    if journal.exists():
+        os.truncate(journal, journal.read_bytes().rfind(b"\n") + 1)
+
+
 def _ended(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """Return the finished trials. An interrupted trial has no reason of failure: its rate is tried again."""
+    """Return the finished trials. A trial that was stopped has no reason of failure: its rate is tried again."""
     return [trial for trial in study.trials if trial.state.name in ("COMPLETE", "PRUNED") or FAILED in trial.user_attrs]
 
 
@@ -110,14 +108,12 @@ def _try(trial: optuna.Trial, search: Search, evaluate: Evaluate) -> float:
         if rates:
             return evaluate(float(trial.suggest_categorical("learning_rate", rates)), report)
         return evaluate(trial.suggest_float("learning_rate", search.low, search.high, log=True), report)
-    except (UsageError, KeyboardInterrupt) as error:  # concerns the search, not only this rate
-        raise _SearchError(error) from None
-    except VopError as error:
+    except DivergenceError as error:
         trial.set_user_attr(FAILED, str(error))
         raise
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":
-            raise _SearchError(VopError(f"the device is out of memory: use a smaller --batch-size ({error})")) from None
+            raise VopError(f"the device is out of memory: use a smaller --batch-size ({error})") from None
         raise
 
 

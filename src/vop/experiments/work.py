@@ -210,6 +210,7 @@ def _trained(job: Job, progress: Progress) -> tuple[TextVideoModel, list[checkpo
         resume=(folder / TRAINING / CHECKPOINT).exists(),
         progress=progress,
         settings=job.arm.settings,
+        lock=False,  # the experiment has one, and a lost node may hold that of a run
     )
     return trained.model, trained.result.history
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+import re
+import reprlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -42,6 +44,8 @@ if TYPE_CHECKING:
     from vop.backbones.tokenizer import Tokenizer
     from vop.video.resizing import Resizing
 
+Item = TypeVar("Item")
+_HALVES = re.compile("[\ud800-\udfff]")  # of characters, which a text in JSON can hold alone
 HEAD_PREFIX = "head."  # marks the settings of the head among those of the method
 SCORE_BYTES = 128 * 2**20  # approximate memory for a block of pairwise scores
 MAX_LOGIT_SCALE = 100.0  # limit in CLIP's own training
@@ -236,13 +240,21 @@ class TextVideoModel(nn.Module):
         """Return the parameters that training changes and a run saves, by name."""
         return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
-    def tokenize(self, texts: Sequence[str]) -> Tensor:
-        """Tokenize texts to ids (n, length), padded to the longest. Long texts are truncated but keep [EOS]."""
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise UsageError(f"texts is a {type(texts).__name__}; it must be a list of strings")
-        if not texts:
+    def tokenize(self, texts: Iterable[str]) -> Tensor:
+        """Tokenize texts to ids (n, length), padded to the longest. Long texts are truncated but keep [EOS].
+
+        Raises:
+            UsageError: `texts` is a single text, or holds something else than texts.
+        """
+        listed = _listed("texts", texts, of="strings")
+        for text in listed:
+            if not isinstance(text, str):
+                raise UsageError(f"texts holds {reprlib.repr(text)}, a {type(text).__name__}; it must hold strings")
+            if _HALVES.search(text):
+                raise UsageError(f"the text {text!r} is not valid Unicode: leave out the halves of characters")
+        if not listed:
             return torch.empty(0, 2, dtype=torch.long)
-        return self._vocabulary().encode(list(texts), max_length=self.method.max_tokens)
+        return self._vocabulary().encode(listed, max_length=self.method.max_tokens)
 
     def count_tokens(self, text: str) -> int:
         """Return the number of tokens of a text before truncation to `method.max_tokens`, including [BOS] and [EOS]."""
@@ -365,15 +377,16 @@ class TextVideoModel(nn.Module):
             scale.data.clamp_(max=math.log(MAX_LOGIT_SCALE))
 
     @torch.no_grad()
-    def encode_text(self, texts: Sequence[str], *, batch_size: int = 256) -> Tensor:
+    def encode_text(self, texts: Iterable[str], *, batch_size: int = 256) -> Tensor:
         """Encode texts to unit embeddings (n, e), float32 on the CPU."""
         self.check_independent()
+        check_whole("batch_size", batch_size, at_least=1)
         batches = self.tokenize(texts).split(batch_size)
         with limit_threads(forward_work(self.backbone.sizes, tokens=batches[0].numel())):
             parts = [self._fitting_texts(self.embed_tokens, batch) for batch in batches]
         return torch.cat(parts) if parts else self._nothing()
 
-    def encode_video(self, paths: Sequence[str | Path], *, batch_size: int = 8) -> Tensor:
+    def encode_video(self, paths: Iterable[str | Path], *, batch_size: int = 8) -> Tensor:
         """Encode video files to unit embeddings (n, e), float32 on the CPU.
 
         Raises:
@@ -382,11 +395,11 @@ class TextVideoModel(nn.Module):
         from vop.video.frames import decode_frames  # imports PyAV, which is slow
 
         self.check_independent()
-        if isinstance(paths, str | Path):
-            raise UsageError(f"paths is {str(paths)!r}; it must be a list of files")
+        check_whole("batch_size", batch_size, at_least=1)
+        listed = _listed("paths", paths, of="files")
         parts = []
-        for start in range(0, len(paths), batch_size):
-            batch = paths[start : start + batch_size]
+        for start in range(0, len(listed), batch_size):
+            batch = listed[start : start + batch_size]
             frames = [decode_frames(path, num_frames=self.num_frames, resizing=self.resizing) for path in batch]
             parts.append(self._encode(torch.from_numpy(np.stack(frames))))
         return torch.cat(parts) if parts else self._nothing()
@@ -403,6 +416,7 @@ class TextVideoModel(nn.Module):
             UsageError: the dtype or the shape is not allowed.
         """
         self.check_independent()
+        check_whole("batch_size", batch_size, at_least=1)
         frames = checked(frames)
         parts = [self._encode(resized(batch, self.resizing)) for batch in frames.split(batch_size)]
         return torch.cat(parts) if len(frames) else self._nothing()
@@ -510,6 +524,17 @@ class TextVideoModel(nn.Module):
 
     def _nothing(self) -> Tensor:
         return torch.empty(0, self.dimensions)
+
+
+def _listed(name: str, values: Iterable[Item], *, of: str) -> list[Item]:
+    """Return the values of a list, an array or a column of a table.
+
+    Raises:
+        UsageError: it is a single text or path, or cannot be listed.
+    """
+    if isinstance(values, str | bytes | Path) or not isinstance(values, Iterable):
+        raise UsageError(f"{name} is {reprlib.repr(values)}; it must be a list of {of}")
+    return list(values)
 
 
 def shortened(embeddings: Tensor, dimensions: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from vop.errors import DataError, FileFailure, UsageError, VopError
 from vop.heads import MEAN
 from vop.models.model import TextVideoModel
 from vop.models.pretrained import create
-from vop.models.run_folder import CONFIG, TRAINING
+from vop.models.run_folder import CARD, CONFIG, TRAINING, WEIGHTS
 from vop.training.checkpoint import CHECKPOINT, check_identity, identity_of
 from vop.training.loss import check_matryoshka, loss_of
 from vop.training.rates import factors_of
@@ -32,12 +33,15 @@ from vop.training.selection import TrainingResult
 from vop.training.tracking import trackers_of
 from vop.training.trainer import Trainer
 from vop.utils.device import resolve_precision
+from vop.utils.files import remove_unfinished
+from vop.utils.lock import locked
 from vop.utils.progress import Progress, silent, stage
 from vop.utils.ranks import ALONE, Ranks, join
 from vop.utils.watch import watched
 
 ENOUGH_VIDEOS = 100  # for validation; see `vop.training.selection`
 FRAMES = "frames"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ def train(
     track: Sequence[str] | None = None,
     progress: Progress = silent,
     note: Callable[[str], None] = lambda line: None,
+    lock: bool = True,
 ) -> Trained:
     """Tune a method on captioned videos and write the run to `out`, as `vop train` does.
 
@@ -103,10 +108,12 @@ def train(
         track: names of experiment trackers ("tensorboard", "wandb", "mlflow"; `accelerate` knows more), or "none". By
             default TensorBoard, if it is installed.
         note: called with each remark on the data and each line of the plan, before the training.
+        lock: refuse an `out` in which another process trains. Without it, the caller makes sure that there is none.
 
     Raises:
         UsageError: a name or a value is not allowed, or `out` already holds a run and `resume` is False.
-        VopError: the backbone or the data cannot be read, or the loss is no longer finite.
+        VopError: the backbone or the data cannot be read, another process trains in `out`, or the loss is no longer
+            finite.
     """
     config = _config_of(recipe)
     data = data if data is not None else config.data
@@ -140,18 +147,31 @@ def train(
     checkpoint = out / TRAINING / CHECKPOINT
     if resume and checkpoint.exists():
         check_identity(checkpoint, identity_of(model, recipe, data=dataset.name))
-    store = FrameStore(model.num_frames, model.resizing, cache=cache or out / TRAINING / FRAMES, aspect=recipe.aspect)
-    train_split, validation, skipped = readable_splits(dataset, recipe, store, progress, ranks=ranks)
-    trainer = Trainer(
-        model, train_split, validation, recipe, out, store=store, data=dataset.name, track=track, progress=progress
-    )
-    if ranks.is_first:
-        for line in (*dataset.notes, *trainer.plan()):
-            note(line)
-    result = trainer.fit(resume=resume)
-    if cache is None and not ranks.local_rank:
-        shutil.rmtree(out / TRAINING / FRAMES, ignore_errors=True)
-    return Trained(trainer.model, result, skipped, dataset)
+    with _alone_in(out) if lock and ranks.is_first else nullcontext():
+        if ranks.is_first:
+            _check_out(out, resume=resume)  # another process may have trained here in the meantime
+            for path in (checkpoint, *(out / name for name in (CONFIG, WEIGHTS, CARD))):
+                remove_unfinished(path)
+        store = FrameStore(
+            model.num_frames, model.resizing, cache=cache or out / TRAINING / FRAMES, aspect=recipe.aspect
+        )
+        train_split, validation, skipped = readable_splits(dataset, recipe, store, progress, ranks=ranks)
+        trainer = Trainer(
+            model, train_split, validation, recipe, out, store=store, data=dataset.name, track=track, progress=progress
+        )
+        if ranks.is_first:
+            for line in (*dataset.notes, *trainer.plan()):
+                note(line)
+        result = trainer.fit(resume=resume)
+        if cache is None and not ranks.local_rank:
+            shutil.rmtree(out / TRAINING / FRAMES, ignore_errors=True)
+        return Trained(trainer.model, result, skipped, dataset)
+
+
+def _alone_in(out: Path) -> AbstractContextManager[None]:
+    """Lock a run's folder, so that no other process trains in it."""
+    busy = f"{out}: another process is training here: wait for it, or choose another --out"
+    return locked(out / TRAINING / LOCK, busy=busy)
 
 
 def _config_of(recipe: Recipe | TrainingConfig | str | Path | None) -> TrainingConfig:

@@ -19,6 +19,7 @@ from vop.video.clip import DISPLAY, check_aspect
 
 ENOUGH_STEPS = 300  # after which new prompts improved retrieval on emoji-motion with mini (docs/training.md)
 PAPER_EPOCHS = 5
+SEED_LIMIT = 2**63  # of PyTorch
 DEFAULT_METHOD = "vop-f+p"
 UNTUNED, TUNED = "untuned", "tuned"
 AUTO = "auto"
@@ -105,6 +106,8 @@ class Recipe:
         for name, least in {**leasts, "hard_negatives": 0, "workers": 0, "seed": 0}.items():
             if getattr(self, name) is not None and getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}; it must be {least} or more")
+        if self.seed >= SEED_LIMIT:
+            raise UsageError(f"seed is {self.seed}; it must be below {SEED_LIMIT:,}")
         if self.hard_negatives >= self.batch_size:
             raise UsageError(
                 f"hard_negatives is {self.hard_negatives}; it must be below batch_size, {self.batch_size}, so that a "

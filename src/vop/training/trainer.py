@@ -32,7 +32,7 @@ from vop.datasets.hard_negatives import Neighbours, captions_by_video, grouped_o
 from vop.datasets.loading import Batch, EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups
 from vop.datasets.types import Split
 from vop.datasets.views import RandomViews
-from vop.errors import DataError, UsageError, VopError
+from vop.errors import DataError, DivergenceError, UsageError, VopError
 from vop.evaluation.embedding import embed_split, embed_texts
 from vop.evaluation.metrics import MetricsDict
 from vop.models.model import TextVideoModel
@@ -51,7 +51,7 @@ from vop.training.distributed import gather_rows, share_gradient, sum_gradients
 from vop.training.gradient_cache import cached_gradient
 from vop.training.loss import LOSSES, check_matryoshka, loss_of, matryoshka_loss
 from vop.training.rates import LOSS_PARAMETERS, factors_of, optimizer_groups
-from vop.training.recipe import LAYERS, UNTUNED, Recipe
+from vop.training.recipe import LAYERS, SEED_LIMIT, UNTUNED, Recipe
 from vop.training.schedule import Schedule
 from vop.training.selection import TrainingResult, card_of, is_better, result_of, video_scores
 from vop.training.tracking import TENSORBOARD, tracked, trackers_of
@@ -223,7 +223,8 @@ class Trainer:
             batches: those of the step, each in chunks.
 
         Raises:
-            VopError: loss or gradient are not finite, or memory ran out.
+            DivergenceError: loss or gradient are not finite.
+            VopError: memory ran out.
         """
         try:
             return self._optimize(batches)
@@ -314,7 +315,7 @@ class Trainer:
         """Return a seed that differs for every step and process."""
         process = int(self.accelerator.process_index)
         step = self.recipe.seed * self.schedule.total_steps + self.state.step
-        return step * int(self.accelerator.num_processes) + process
+        return (step * int(self.accelerator.num_processes) + process) % SEED_LIMIT
 
     def _loss(self, batch: Batch) -> Tensor:
         device = self.accelerator.device
@@ -440,14 +441,14 @@ class Trainer:
         self.show("training", self.state.step, self.schedule.total_steps, note)
 
     def _stop_at_rate(self, what: str, rate: float) -> NoReturn:
-        self._stop_at(
-            what, f"The learning rate was {rate:.2g}. Train again with a lower --learning-rate and another --out"
-        )
+        advice = f"The learning rate was {rate:.2g}. Train again with a lower --learning-rate and another --out"
+        self._stop_at(what, advice, error=DivergenceError)
 
-    def _stop_at(self, what: str, advice: str, *, alone: bool = False) -> NoReturn:
+    def _stop_at(self, what: str, advice: str, *, error: type[VopError] = VopError, alone: bool = False) -> NoReturn:
         """Save the best epoch so far, if any, and raise the error that ends the training.
 
         Args:
+            error: the class of the error.
             alone: whether other processes may go on. Then they cannot take part in saving.
         """
         kept = f"{self.out} holds no weights yet"
@@ -456,7 +457,7 @@ class Trainer:
             kept = f"{self.out} holds " + (
                 "the untuned model" if is_untuned else f"the weights of epoch {self.state.best_epoch}"
             )
-        raise VopError(f"{what} at step {self.state.step + 1} of {self.schedule.total_steps}; {kept}. {advice}")
+        raise error(f"{what} at step {self.state.step + 1} of {self.schedule.total_steps}; {kept}. {advice}")
 
     def _finish(self) -> TrainingResult:
         """Load the selected weights, or take the untuned model, and write the run."""

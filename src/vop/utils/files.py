@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
 import secrets
 import shutil
@@ -104,6 +105,12 @@ def atomic_write(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # it was moved, or never created
             temporary.unlink()
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what killed processes left of `atomic_write` to `path`. No other process may be writing it."""
+    for temporary in path.parent.glob(f".tmp-*-{glob.escape(path.name)}"):
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
