@@ -94,6 +94,22 @@ def test_a_video_that_became_unreadable_is_removed(index_videos, folder, videos)
     assert [failure.path for failure in Store.open(folder).failures()] == [str(videos["a"])]
 
 
+def test_a_file_replaced_while_it_is_read_is_not_taken_for_the_new_one(index_videos, folder, videos, monkeypatch):
+    """The decoder has opened the old content when the new one is hashed."""
+    real, other = reader.content_id, write_video(folder.parent / "new.mp4", seed=70, seconds=8.0)
+
+    def content_id(path):
+        if path == videos["a"] and other.exists():
+            other.replace(path)
+        return real(path)
+
+    monkeypatch.setattr(reader, "content_id", content_id)
+    (failure,) = index_videos().failures
+    assert failure.path == str(videos["a"])
+    assert index_videos().added == 1
+    assert rows(folder)["a.mp4", 0]["duration_seconds"] == 8.0
+
+
 def test_a_file_deleted_during_indexing_is_listed(index_videos, folder, videos, monkeypatch):
     real = reader.content_id
 

@@ -197,6 +197,17 @@ class TestSpeech:
         assert index_videos(spoken).words.videos == 2
         assert len(heard_samples) == 3
 
+    def test_files_that_could_not_be_opened_are_read_next_time(self, index_videos, folder, spoken, monkeypatch):
+        def refused(*arguments):
+            raise PermissionError(13, "Permission denied")
+
+        with monkeypatch.context() as offline:
+            offline.setattr(reading._Reading, "_transcribe", refused)
+            assert len(index_videos(spoken, speech=f"keys:{PHRASES}").words.problems) == 3
+        report = index_videos(spoken)
+        assert (report.words.videos, [problem.path[-5:] for problem in report.words.problems]) == (3, ["c.mp4"])
+        assert index_videos(spoken).words.videos == 0
+
     def test_objects(self, index_videos, folder, spoken, object_server):
         object_server.make_bucket()
         object_server.put("s3://films/a.mp4", spoken / "a.mp4")

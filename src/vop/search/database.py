@@ -13,11 +13,12 @@ from vop.search.manifest import DATABASE
 from vop.search.schema import explain_damage
 from vop.storage import small_files
 from vop.storage.address import Address, Location
-from vop.storage.objects import endpoint
+from vop.storage.objects import endpoint, list_objects
 from vop.utils.files import explain_full_disk
 
 if TYPE_CHECKING:
     from lancedb import DBConnection
+    from lancedb.table import Table
 
 
 def database_of(library: Location, *, cache: bool = True) -> tuple[str | Path, dict[str, str]]:
@@ -46,6 +47,26 @@ def connect(
 
     uri, options = database_of(library, cache=cache)
     return lancedb.connect(uri, read_consistency_interval=read_consistency_interval, storage_options=options or None)
+
+
+def open_if_exists(database: DBConnection, library: Location, name: str) -> Table | None:
+    """Open a table of a library; None if it does not exist, also if its creation was cut short."""
+    if name not in database.list_tables().tables:
+        return None
+    try:
+        return database.open_table(name)
+    except Exception:
+        if _is_empty(library, name):
+            return None
+        raise
+
+
+def _is_empty(library: Location, name: str) -> bool:
+    """Whether a table has a folder, but neither data nor a version, as after a full disk or a kill at its creation."""
+    folder = small_files.child(library, f"{DATABASE}/{name}.lance")
+    if isinstance(folder, Path):
+        return not any((*folder.glob("data/*"), *folder.glob("_versions/*.manifest")))
+    return not any(info.address.parts[-2] in ("data", "_versions") for info in list_objects(folder))
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
 
+from vop.search.database import open_if_exists
 from vop.search.failures import PARTIAL, Failure, failure
 from vop.search.schema import conditions, delete_paths, explain_damage
 from vop.search.vector_index import tidy_up
@@ -69,7 +70,7 @@ class Removed:
             listed = [damage.get(path) for path in rows.column("path").to_pylist()]
             rows = rows.append_column(DAMAGE, pa.array(listed, pa.string()))
             if kept is None:
-                kept = self._database.create_table(self._name, schema=rows.schema)
+                kept = self._database.create_table(self._name, schema=rows.schema, exist_ok=True)
             _add_missing(kept, rows.schema)
             merge = kept.merge_insert("segment").when_matched_update_all().when_not_matched_insert_all()
             merge.when_not_matched_by_source_delete(condition).execute(rows)  # rows of earlier removals
@@ -133,9 +134,7 @@ class Removed:
 
     def _open(self) -> Table | None:
         """Open the table; None if nothing was removed."""
-        if self._name not in self._database.list_tables().tables:
-            return None
-        return self._database.open_table(self._name)
+        return open_if_exists(self._database, self._library, self._name)
 
 
 def _damaged(rows: pa.Table) -> list[Failure]:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pyarrow as pa
 
 from vop.search import failures, manifest, near_copies, vector_index
-from vop.search.database import connect, explain_write
+from vop.search.database import connect, explain_write, open_if_exists
 from vop.search.failures import Failure
 from vop.search.filters import METADATA, quoted
 from vop.search.lease import check_held
@@ -182,7 +182,7 @@ class Store(StoreReader):
         return any(isinstance(place, Address) and any(True for _ in list_objects(place)) for place in plans)
 
     def kept_table(self, name: str, schema: pa.Schema) -> Table:
-        """Open one of `KEPT_TABLES` to write it; create it if it does not exist."""
+        """Open a table to write it; create it if it does not exist."""
         check_held(self.path)
         return self._database.create_table(name, schema=schema, exist_ok=True)
 
@@ -191,8 +191,8 @@ class Store(StoreReader):
     def staging(self, wanted: Manifest) -> Self:
         """Return a library in the same folder with another manifest, which readers see only after `publish`."""
         with self.writing():
-            if wanted.table not in self._database.list_tables().tables:
-                self._database.create_table(wanted.table, schema=schema(wanted.models, self.columns))
+            if open_if_exists(self._database, self.path, wanted.table) is None:
+                self.kept_table(wanted.table, schema(wanted.models, self.columns))
             staged = type(self)(self.path, wanted)
             staged.add_columns(self.columns)
         return staged

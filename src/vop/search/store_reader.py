@@ -17,7 +17,7 @@ import pyarrow as pa
 from vop.errors import UsageError, VopError
 from vop.search import confidence, duplicates, failures, manifest, near_copies, owned
 from vop.search.browsing import BrowsedVideos, Catalogue, Folder
-from vop.search.database import connect
+from vop.search.database import connect, open_if_exists
 from vop.search.duplicates import Duplicates
 from vop.search.failures import Failure
 from vop.search.filters import DateOrder, Filters
@@ -472,6 +472,4 @@ class StoreReader:
 
     def open_table(self, name: str) -> Table | None:
         """Open one of `KEPT_TABLES`; None if it was never written."""
-        if name not in self._database.list_tables().tables:
-            return None
-        return self._database.open_table(name)
+        return open_if_exists(self._database, self.path, name)

@@ -163,7 +163,7 @@ class Reader:
     def _decode(
         self, file: FoundFile, path: Path, content_of: Callable[[], str]
     ) -> Generator[DecodedSegment, None, Outcome]:
-        manifest = self._manifest
+        manifest, before = self._manifest, _state(path)
         decoding = self._processes.iterate(
             read_segments,
             path,
@@ -176,6 +176,8 @@ class Reader:
             info = next(segments)
             assert isinstance(info, VideoInfo)
             video = content_of()
+            if _state(path) != before:  # the id may be that of other content than the decoder has opened
+                raise VideoError(path, "it changed while it was read; the next indexing reads it again")
             known = self._claim(file, video)
             return known or (yield from self._segments(file, video, info, segments))
 
@@ -215,6 +217,11 @@ class Reader:
             place=info.place,
         )
         return DecodedVideo(decoded, damaged, count)
+
+
+def _state(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def content_id(path: Path) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from vop.search import failures, removed
-from vop.search.database import connect
+from vop.search.database import connect, open_if_exists
 from vop.search.manifest import Manifest, exists
 from vop.search.results import VideoRecord
 from vop.search.schema import ADDED, CHECKSUM, damaged_rows, field_of, metadata_columns, schema, with_checksums
@@ -148,9 +148,10 @@ def removed_damage(library: Location, name: str) -> str | None:
     """Return the damage of the removed videos; None if they are sound or there are none."""
     try:
         connection = _connect(library)
-        if name not in connection.list_tables().tables:
+        table = open_if_exists(connection, library, name)
+        if table is None:
             return None
-        rows = connection.open_table(name).search().to_arrow()
+        rows = table.search().to_arrow()
         bad = damaged_rows(rows.drop_columns([removed.WHEN, removed.DAMAGE])).sum()
     except Exception as error:
         return _reason(error, library)
@@ -249,9 +250,9 @@ def table_damage(library: Location, table: str) -> str | None:
     """Return why a table of `KEPT_TABLES` cannot be read; None if it can, or does not exist."""
     try:
         connection = _connect(library)
-        if table not in connection.list_tables().tables:
-            return None
-        connection.open_table(table).search().to_arrow()
+        opened = open_if_exists(connection, library, table)
+        if opened is not None:
+            opened.search().to_arrow()
     except Exception as error:
         return _reason(error, library)
     return None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from vop.search.words.choices import WordsChoices
 from vop.search.words.lines import Line, within
 from vop.search.words.sidecars import Sidecar, find_sidecars
 from vop.search.words.speech import Recognizer, open_recognizer, spoken_lines
-from vop.search.words.subtitles import SubtitleError, parse
+from vop.search.words.subtitles import SubtitleError, SubtitleUnavailable, parse
 from vop.search.words.table import SIDECARS, SPOKEN, TRACKS, Words, WordsRead, WordsVideo
 from vop.search.words.tracks import READER_VERSION, NoSound, Tracks, read_sound, read_tracks
 from vop.storage.address import Address, Location
@@ -172,8 +173,7 @@ class _Reading:
         self._progress(SPEECH_STAGE, 0, total)
         with Scratch() as scratch, self._committing():
             for number, video in enumerate(todo, start=1):
-                lines, problems = self._recognize(video, recognizer, scratch)
-                self._take([WordsRead(video.video, SPOKEN, model, lines, problems)])
+                self._take([self._recognize(video, recognizer, model, scratch)])
                 self._commit()
                 if number % TIDY_VIDEOS == 0:
                     self._words.tidy_up()
@@ -181,23 +181,26 @@ class _Reading:
                 note = f"{number} of {len(todo)} videos"
                 self._progress(SPEECH_STAGE, min(total, round(done)), total, note)
 
-    def _recognize(self, video: WordsVideo, recognizer: Recognizer, scratch: Scratch) -> tuple[list[Line], list[str]]:
+    def _recognize(self, video: WordsVideo, recognizer: Recognizer, model: str, scratch: Scratch) -> WordsRead:
+        read = partial(WordsRead, video.video, SPOKEN)
         try:
             if isinstance(video.path, Address):
                 with scratch.copy(video.path) as (copy, _):
-                    return self._transcribe(video, copy, recognizer)
-            return self._transcribe(video, video.path, recognizer)
+                    return read(model, self._transcribe(video, copy, recognizer))
+            return read(model, self._transcribe(video, video.path, recognizer))
         except NoSound as error:
-            return [], [error.reason]
+            return read(model, problems=[error.reason])
         except VideoError as error:
-            return [], [f"its speech cannot be read: {error.reason}"]
-        except (ObjectError, OSError, av.FFmpegError) as error:
-            return [], [f"its speech cannot be read: {getattr(error, 'strerror', None) or error}"]
+            return read(model, problems=[f"its speech cannot be read: {error.reason}"])
+        except (ObjectError, OSError) as error:  # it may be readable next time
+            return read(_AGAIN, problems=[f"its speech cannot be read: {getattr(error, 'strerror', None) or error}"])
+        except av.FFmpegError as error:
+            return read(model, problems=[f"its speech cannot be read: {error.strerror or error}"])
 
-    def _transcribe(self, video: WordsVideo, path: Path, recognizer: Recognizer) -> tuple[list[Line], list[str]]:
+    def _transcribe(self, video: WordsVideo, path: Path, recognizer: Recognizer) -> list[Line]:
         with closing(self._processes.iterate(read_sound, path)) as blocks:
             lines, _ = within(spoken_lines(recognizer, blocks), video.duration_seconds)
-        return lines, []
+        return lines
 
     # -- writing
 
@@ -217,6 +220,7 @@ class _Reading:
 
     @contextmanager
     def _committing(self) -> Iterator[None]:
+        self._words.drop_unfinished()
         try:
             yield
         finally:
@@ -244,6 +248,8 @@ def _read_sidecars(video: WordsVideo, beside: Sequence[Sidecar], state: str, *, 
         except SubtitleError as error:
             logger.info("%s cannot be read: %s", sidecar.place, error)
             problems.append(f"{sidecar.name}: {error}")
+            if isinstance(error, SubtitleUnavailable):
+                state = _AGAIN
             continue
         kept, late = within(own, video.duration_seconds)
         lines += kept

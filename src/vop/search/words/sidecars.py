@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from vop.search.words.subtitles import MAX_BYTES, SUFFIXES, SubtitleError
+from vop.search.words.subtitles import MAX_BYTES, SUFFIXES, SubtitleError, SubtitleUnavailable
 from vop.storage.address import Address, Location
 from vop.storage.errors import StorageError
 from vop.storage.objects import ObjectInfo, list_objects, read_range
@@ -41,7 +41,8 @@ class Sidecar:
         """Return the content.
 
         Raises:
-            SubtitleError: it cannot be read, or is too large.
+            SubtitleError: it is too large.
+            SubtitleUnavailable: it cannot be opened.
         """
         if self.size > MAX_BYTES:
             raise SubtitleError(f"it is larger than {MAX_BYTES // 2**20} MB")
@@ -51,9 +52,9 @@ class Sidecar:
             assert self.info is not None
             return read_range(self.info, 0, self.info.size)
         except OSError as error:
-            raise SubtitleError(f"it cannot be read: {error.strerror or error}") from error
+            raise SubtitleUnavailable(f"it cannot be read: {error.strerror or error}") from error
         except StorageError as error:
-            raise SubtitleError(f"it cannot be read: {error}") from error
+            raise SubtitleUnavailable(f"it cannot be read: {error}") from error
 
 
 def find_sidecars(videos: Sequence[Location], roots: Set[Location]) -> dict[Location, list[Sidecar]]:

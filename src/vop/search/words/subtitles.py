@@ -27,6 +27,10 @@ class SubtitleError(Exception):
     """A file of subtitles cannot be read; the message is the reason."""
 
 
+class SubtitleUnavailable(SubtitleError):
+    """A file of subtitles cannot be opened now, and may be readable next time."""
+
+
 def parse(content: bytes, name: str, *, offset_seconds: float = 0.0) -> list[Line]:
     """Return the lines of a file of subtitles.
 

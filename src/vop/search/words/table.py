@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 import pyarrow as pa
 
+from vop.search.database import open_if_exists
 from vop.search.filters import quoted
 from vop.search.manifest import DATABASE
 from vop.search.schema import conditions, explain_damage
@@ -168,10 +169,21 @@ class Words:
             # Faster than a list of tables, for every search of a library without words.
             if isinstance(self._library, Path) and not (self._library / DATABASE / f"{name}.lance").exists():
                 return None
-            if name not in self._database.list_tables().tables:
+            table = open_if_exists(self._database, self._library, name)
+            if table is None:
                 return None
-            self._tables[name] = self._database.open_table(name)
+            self._tables[name] = table
         return self._tables[name]
+
+    def _keys(self, name: str) -> set[tuple[str, str]]:
+        """Return the videos and kinds that have rows in a table."""
+        table, found = self._open(name), set[tuple[str, str]]()
+        if table is None:
+            return found
+        for batch in table.search().select(["video", "kind"]).to_batches():
+            keys = pa.Table.from_batches([batch]).group_by(["video", "kind"]).aggregate([])
+            found.update(zip(keys.column("video").to_pylist(), keys.column("kind").to_pylist(), strict=True))
+        return found
 
     # -- writing
 
@@ -201,6 +213,11 @@ class Words:
         merge = merge.when_matched_update_all().when_not_matched_insert_all()
         merge.execute(pa.Table.from_pylist(states, schema=_SCHEMAS[READ]))
 
+    @_explained
+    def drop_unfinished(self) -> None:
+        """Delete lines that are not listed as read: a process was killed in between, and they will be read again."""
+        self._delete(self._keys(WORDS) - self._keys(READ))
+
     def _delete(self, keys: Iterable[tuple[str, str]]) -> None:
         table = self._open(WORDS)
         by_kind = defaultdict(list)
@@ -219,7 +236,9 @@ class Words:
             return
         present = set(read.search().select(["video"]).to_arrow().column(0).to_pylist())
         gone = present - set(videos)
-        for name in (WORDS, READ) if gone else ():
+        # The lines last: if the process is killed in between, they are unfinished. In the other order, a video that is
+        # indexed again would count as read.
+        for name in (READ, WORDS) if gone else ():
             table = self._open(name)
             for condition in conditions("video", gone):
                 if table is not None:
@@ -231,26 +250,32 @@ class Words:
         for name in (WORDS, READ):
             table = self._open(name)
             if table is not None:
+                if name == WORDS and not table.list_indices():  # the process that made the table was killed
+                    _index_texts(table)
                 tidy_up(table)
 
     def _made(self, name: str) -> Table:
         table = self._open(name)
         if table is None:
-            table = self._database.create_table(name, schema=_SCHEMAS[name])
+            table = self._database.create_table(name, schema=_SCHEMAS[name], exist_ok=True)
             if name == WORDS:
-                from lancedb.index import FTS
-
-                # Stop words stay, so that a phrase is found as it is quoted.
-                config = FTS(
-                    base_tokenizer="icu/split",
-                    with_position=True,
-                    stem=True,
-                    remove_stop_words=False,
-                    ascii_folding=True,
-                )
-                table.create_index("text", config=config)
+                _index_texts(table)
             self._tables[name] = table
         return table
+
+
+def _index_texts(table: Table) -> None:
+    from lancedb.index import FTS
+
+    # Stop words stay, so that a phrase is found as it is quoted.
+    config = FTS(
+        base_tokenizer="icu/split",
+        with_position=True,
+        stem=True,
+        remove_stop_words=False,
+        ascii_folding=True,
+    )
+    table.create_index("text", config=config)
 
 
 def line_of(row: dict[str, Any]) -> Line:
