@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response
 
 from vop.errors import UsageError, VideoError, VopError
 from vop.search.filters import FILTERS
+from vop.search.manifest import MissingLibrary
 from vop.search.store import Store
 from vop.server import (
     browse_routes,
@@ -165,6 +166,7 @@ def _page_filters(request: Request) -> Response:
 
 _STATUS: dict[type[Exception], int] = {
     Unavailable: 503,
+    MissingLibrary: 503,
     StorageFull: 507,
     NotFound: 404,
     UsageError: 422,
