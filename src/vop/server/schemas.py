@@ -221,14 +221,14 @@ class ExportedSegment(BaseModel):
     score: float = Field(0.0, allow_inf_nan=False, description="For the table.")
 
     def moment(self, segment: Moment) -> Moment:
-        """Return the moment.
+        """Return the moment, limited to the end of its video.
 
         Raises:
-            UsageError: it ends before it begins.
+            UsageError: it ends before it begins, or begins after the video.
         """
         start = segment.start_seconds if self.start_seconds is None else self.start_seconds
-        end = segment.end_seconds if self.end_seconds is None else self.end_seconds
-        if not start < min(end, segment.duration_seconds):
+        end = min(segment.end_seconds if self.end_seconds is None else self.end_seconds, segment.duration_seconds)
+        if not start < end:
             raise UsageError(f"the moment of {self.segment} begins at {start} s and ends at {end} s")
         return replace(segment, start_seconds=start, end_seconds=end, score=self.score)
 
