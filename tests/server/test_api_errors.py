@@ -40,6 +40,21 @@ def test_paths_outside_the_library_get_404(client, path):
     assert client.get(f"/api/libraries/demo/{path}").status_code == 404
 
 
+def test_a_wrong_method_gets_all_methods_of_the_path(client):
+    library = "/api/libraries/demo"
+    for method, path, allowed in [
+        ("POST", f"{library}/videos/0", "GET, HEAD"),
+        ("DELETE", f"{library}/segments/0/strip.jpg", "GET, HEAD"),
+        ("PUT", f"{library}/indexing", "DELETE, POST"),
+        ("GET", f"{library}/marks/0/tags/a/b", "DELETE, PUT"),
+        ("PUT", f"{library}/marks/0", "GET"),
+        ("POST", "/", "GET, HEAD"),
+    ]:
+        response = client.request(method, path)
+        assert method in detail(response, 405)
+        assert response.headers["allow"] == allowed
+
+
 def test_a_bug_keeps_its_traceback_in_the_log(library, monkeypatch, caplog):
     def broken(*args, **kwargs):
         raise RuntimeError("secret of /etc/passwd")

@@ -13,6 +13,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from vop.errors import UsageError, VideoError, VopError
 from vop.search.filters import FILTERS
@@ -116,6 +117,7 @@ def create_app(
     for error, status in _STATUS.items():
         app.add_exception_handler(error, _error_handler(status))
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
+    app.add_exception_handler(405, _wrong_method)
     app.include_router(search_routes.router)
     app.include_router(example_routes.router)
     app.include_router(browse_routes.router)
@@ -184,6 +186,21 @@ def _error_handler(status: int) -> Callable[[Request, Exception], Awaitable[Resp
         return JSONResponse({"detail": str(error)}, status, headers=headers)
 
     return handle
+
+
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    """Name the methods of all routes of the path; the router names only those of the first one."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    allowed = ", ".join(
+        method
+        for method, scope in scopes.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    )
+    detail = f"{request.method} is not a method of {request.url.path}; it has {allowed}"
+    return JSONResponse({"detail": detail}, 405, headers={"Allow": allowed})
 
 
 async def _invalid_parameters(request: Request, error: Exception) -> Response:
