@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.routing import Match
@@ -32,6 +32,7 @@ from vop.server import (
 )
 from vop.server.access import AllowedHosts
 from vop.server.connections import CloseUnreadRequests
+from vop.server.dependencies import refuse_unknown_parameters
 from vop.server.errors import NotFound, StorageFull, Unavailable
 from vop.server.file_responses import OpenFile, OpenFileResponse, is_unchanged
 from vop.server.monitoring import MonitoringMiddleware, health_router, metrics_router
@@ -42,6 +43,17 @@ from vop.storage.address import Address
 from vop.version import VERSION
 
 PAGE = Path(__file__).with_name("page")
+_API = (
+    search_routes,
+    example_routes,
+    browse_routes,
+    duplicate_routes,
+    owner_routes,
+    media_routes,
+    export_routes,
+    playlist_routes,
+    indexing_routes,
+)
 
 log = logging.getLogger("vop.server")
 
@@ -118,15 +130,8 @@ def create_app(
         app.add_exception_handler(error, _error_handler(status))
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.add_exception_handler(405, _wrong_method)
-    app.include_router(search_routes.router)
-    app.include_router(example_routes.router)
-    app.include_router(browse_routes.router)
-    app.include_router(duplicate_routes.router)
-    app.include_router(owner_routes.router)
-    app.include_router(media_routes.router)
-    app.include_router(export_routes.router)
-    app.include_router(playlist_routes.router)
-    app.include_router(indexing_routes.router)
+    for routes in _API:
+        app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     app.include_router(health_router)
     if metrics:
         app.include_router(metrics_router)
@@ -213,8 +218,6 @@ def _sentence(problem: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in problem["loc"][1:])
     if problem["type"] == "missing":
         return f"{name} is missing"
-    if problem["type"] == "extra_forbidden":
-        return f"unknown parameter {name!r}; /api/openapi.json lists all parameters"
     value, message = repr(problem["input"]), problem["msg"]
     value = value if len(value) <= 60 else f"{value[:60]}…"
     return f"{name} is {value}: {message[0].lower()}{message[1:]}"
