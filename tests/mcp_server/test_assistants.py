@@ -170,6 +170,17 @@ def test_several_libraries_have_names(tmp_path):
         tools.look("x")
 
 
+def test_a_missing_library_does_not_hide_the_others(tmp_path):
+    made = [Library(make_library(tmp_path / name, [a_file("/v/a.mp4")])) for name in ("films", "away")]
+    tools = Tools(made)
+    made[1].path.rename(tmp_path / "elsewhere")
+    described = tools.describe().libraries
+    assert [(one.name, one.videos, one.error is None) for one in described] == [("films", 1, True), ("away", 0, False)]
+    assert str(made[1].path) in (described[1].error or "")
+    (tmp_path / "elsewhere").rename(made[1].path)
+    assert [one.videos for one in tools.describe().libraries] == [1, 1]
+
+
 def test_each_clip_becomes_a_new_file(tmp_path):
     for number, folder in enumerate(["a", "b"]):
         write_video(tmp_path / "videos" / folder / "a.mp4", seed=number)

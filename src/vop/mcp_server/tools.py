@@ -84,6 +84,7 @@ class LibraryDescription(BaseModel):
     folders: list[FolderDescription]
     unreadable: int = Field(description="Files that could not be read.")
     is_indexing: bool
+    error: str | None = Field(None, description="Why the library cannot be read now; all numbers are 0 then.")
 
 
 class LibraryDescriptions(BaseModel):
@@ -118,9 +119,27 @@ class Tools:
         self._export_to = export_to
 
     def describe(self, name: str | None = None) -> LibraryDescriptions:
-        """Describe one library, or all of them."""
+        """Describe one library, or all of them. One that cannot be read does not keep the others from the assistant."""
         names = list(self._libraries) if name is None else [self._find(name)[0]]
-        return LibraryDescriptions(libraries=[self._description(one) for one in names])
+        return LibraryDescriptions(libraries=[self._description_or_error(one) for one in names])
+
+    def _description_or_error(self, name: str) -> LibraryDescription:
+        try:
+            return self._description(name)
+        except VopError as error:
+            return LibraryDescription(
+                name=name,
+                path=str(self._libraries[name].path),
+                videos=0,
+                hours=0.0,
+                segments=0,
+                models=[],
+                columns=[],
+                folders=[],
+                unreadable=0,
+                is_indexing=False,
+                error=str(error),
+            )
 
     def _description(self, name: str) -> LibraryDescription:
         library = self._libraries[name]
