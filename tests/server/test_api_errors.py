@@ -63,6 +63,18 @@ def test_a_parameter_without_effect_is_refused(client):
     assert client.get(f"{library}/marks/{video}").json()["tags"] == []
 
 
+def test_an_address_that_is_not_utf_8_is_refused(client, library):
+    address = f"/api/libraries/demo/marks/{library.ids()[0]}"
+    for method, path in [
+        ("PUT", f"{address}/tags/caf%E9"),
+        ("GET", "/api/views/demo/search?q=caf%E9"),
+        ("GET", "/api/views/demo/search?q=%ED%A0%80"),
+    ]:
+        assert "UTF-8" in detail(client.request(method, path), 400)
+    assert client.get(address).json()["tags"] == []
+    assert results(client.get("/api/views/demo/search?q=caf%C3%A9+%EF%BF%BD"))
+
+
 def test_a_wrong_method_gets_all_methods_of_the_path(client):
     library = "/api/libraries/demo"
     for method, path, allowed in [
