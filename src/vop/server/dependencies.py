@@ -18,7 +18,7 @@ from vop.server.signed_links import EXPIRES, SIGNATURE
 Responses: TypeAlias = dict[int | str, dict[str, Any]]
 
 PROBLEMS: Responses = {
-    **{status: {"model": Problem} for status in (401, 403, 404, 422, 503)},
+    **{status: {"model": Problem} for status in (400, 401, 403, 404, 422, 503)},
     500: {"model": InternalError},
 }
 MEDIA_PROBLEMS: Responses = {507: {"model": Problem}}
