@@ -8,9 +8,9 @@ import pytest
 from clips import grey_frames, write_clip
 from export.found import a_moment, original
 from video.exported import appearances
-from vop.errors import UsageError
+from vop.errors import UsageError, VopError
 from vop.export import export_moments, format_of
-from vop.export.names import clip_name, next_number, reel_names, safe
+from vop.export.names import clip_name, next_number, reel_names, reserved_number, safe
 from vop.search.words.lines import Line
 
 GOPS = {"g": "6", "keyint_min": "6", "sc_threshold": "0", "bf": "0"}
@@ -63,6 +63,27 @@ def test_numbers_continue_in_a_folder(video, tmp_path):
     report = export_moments(moments, out, original=original, first_number=1000)
     assert [file.path.rpartition("/")[2][:5] for file in report.files] == ["1000 ", "1001 "]
     assert next_number(out) == 1002
+
+
+def test_numbers_are_reserved_until_the_clip_is_there(tmp_path):
+    out = tmp_path / "new" / "clips"
+    with reserved_number(out) as first, reserved_number(out) as second:
+        (out / f"{second:03d} a 00.00.00-00.00.01.mp4").touch()
+        with reserved_number(out) as third:
+            assert (first, second, third) == (1, 2, 3)
+    assert names_in(out) == ["002 a 00.00.00-00.00.01.mp4"]
+    with reserved_number(out) as number:
+        assert number == 3
+    with pytest.raises(VopError, match="clips"), reserved_number(out / "002 a 00.00.00-00.00.01.mp4"):
+        pass
+
+
+def test_a_number_that_was_used_meanwhile_is_not_reserved(tmp_path, monkeypatch):
+    """Another process finishes clip 1 after this one has looked which numbers are free."""
+    looked = iter([1, 2])
+    monkeypatch.setattr("vop.export.names.next_number", lambda folder: next(looked, 2))
+    with reserved_number(tmp_path) as number:
+        assert number == 2
 
 
 def test_nothing_is_overwritten_unless_allowed(video, tmp_path):

@@ -170,6 +170,17 @@ def test_several_libraries_have_names(tmp_path):
         tools.look("x")
 
 
+def test_a_missing_library_does_not_hide_the_others(tmp_path):
+    made = [Library(make_library(tmp_path / name, [a_file("/v/a.mp4")])) for name in ("films", "away")]
+    tools = Tools(made)
+    made[1].path.rename(tmp_path / "elsewhere")
+    described = tools.describe().libraries
+    assert [(one.name, one.videos, one.error is None) for one in described] == [("films", 1, True), ("away", 0, False)]
+    assert str(made[1].path) in (described[1].error or "")
+    (tmp_path / "elsewhere").rename(made[1].path)
+    assert [one.videos for one in tools.describe().libraries] == [1, 1]
+
+
 def test_each_clip_becomes_a_new_file(tmp_path):
     for number, folder in enumerate(["a", "b"]):
         write_video(tmp_path / "videos" / folder / "a.mp4", seed=number)
@@ -205,11 +216,11 @@ def test_a_clip_tells_how_much_earlier_it_begins(tmp_path):
 def test_clips_of_the_same_time_do_not_replace_each_other(library, tmp_path):
     opened = Library.open(library)
     (moment,) = opened.search("a red heart", k=1)
-    tools = Tools([opened], export_to=tmp_path)
+    servers = [Tools([opened], export_to=tmp_path) for _ in range(2)]
     with ThreadPoolExecutor(4) as threads:
-        clips = list(threads.map(lambda _: tools.export(moment.segment, exact=True), range(4)))
+        clips = list(threads.map(lambda tools: tools.export(moment.segment, exact=True), servers * 2))
     assert {Path(clip.file) for clip in clips} == {*tmp_path.iterdir()}
-    assert len({clip.file for clip in clips}) == 4
+    assert sorted(Path(clip.file).name[:4] for clip in clips) == ["001 ", "002 ", "003 ", "004 "]
 
 
 def test_a_changed_video_is_not_exported(library, tmp_path):

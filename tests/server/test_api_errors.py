@@ -8,7 +8,7 @@ import re
 import pytest
 from starlette.testclient import TestClient
 
-from server.api_steps import app_of, detail, search
+from server.api_steps import app_of, detail, results, search
 from server.library_data import make_library
 from vop.errors import VopError
 from vop.search import manifest
@@ -38,6 +38,56 @@ def test_unknown_paths_get_404(client, path):
 )
 def test_paths_outside_the_library_get_404(client, path):
     assert client.get(f"/api/libraries/demo/{path}").status_code == 404
+
+
+def test_a_parameter_without_effect_is_refused(client):
+    found = results(search(client, "a dog"))[0]
+    segment, video = found["segment"], found["video"]
+    view, library = "/api/views/demo", "/api/libraries/demo"
+    clip = "start_seconds=0&end_seconds=0.5"
+    refused = {
+        "words": [f"{view}/like/{segment}?words=both", f"{view}/videos/{video}/moments?like={segment}&words=only"],
+        "min_confidence": [f"{view}/like/{segment}?q=a&min_confidence=0.5", f"{library}/videos?min_confidence=0.5"],
+        "weight": [f"{view}/like/{segment}?weight=2", f"{view}/search?q=a&weight=2"],
+        "w": [f"{view}/videos/{video}/moments?like={segment}&w=1"],
+        "exact": [f"{library}/videos/{video}/moment.mp4?{clip}&exact=true"],
+        "foldr": [f"{library}/videos/{video}/clip?{clip}&foldr=x", f"{library}/failures?foldr=x", "/api/state?foldr=x"],
+    }
+    for name, paths in refused.items():
+        for path in paths:
+            assert name in detail(client.get(path), 422), path
+    assert client.head(f"{library}/videos/{video}/moment.mp4?{clip}&exact=true").status_code == 422
+    for path in (f"{view}/videos/{video}/moments/file?q=a", f"{view}/search/file?words=none"):
+        assert "unknown parameter" in detail(client.post(path, files={"file": b"x"}), 422)
+    assert client.put(f"{library}/marks/{video}/tags/a?q=b").status_code == 422
+    assert client.get(f"{library}/marks/{video}").json()["tags"] == []
+
+
+def test_an_address_that_is_not_utf_8_is_refused(client, library):
+    address = f"/api/libraries/demo/marks/{library.ids()[0]}"
+    for method, path in [
+        ("PUT", f"{address}/tags/caf%E9"),
+        ("GET", "/api/views/demo/search?q=caf%E9"),
+        ("GET", "/api/views/demo/search?q=%ED%A0%80"),
+    ]:
+        assert "UTF-8" in detail(client.request(method, path), 400)
+    assert client.get(address).json()["tags"] == []
+    assert results(client.get("/api/views/demo/search?q=caf%C3%A9+%EF%BF%BD"))
+
+
+def test_a_wrong_method_gets_all_methods_of_the_path(client):
+    library = "/api/libraries/demo"
+    for method, path, allowed in [
+        ("POST", f"{library}/videos/0", "GET, HEAD"),
+        ("DELETE", f"{library}/segments/0/strip.jpg", "GET, HEAD"),
+        ("PUT", f"{library}/indexing", "DELETE, POST"),
+        ("GET", f"{library}/marks/0/tags/a/b", "DELETE, PUT"),
+        ("PUT", f"{library}/marks/0", "GET"),
+        ("POST", "/", "GET, HEAD"),
+    ]:
+        response = client.request(method, path)
+        assert method in detail(response, 405)
+        assert response.headers["allow"] == allowed
 
 
 def test_a_bug_keeps_its_traceback_in_the_log(library, monkeypatch, caplog):

@@ -101,6 +101,13 @@ def test_a_table_of_chosen_segments(client, by_name):
     ]
 
 
+def test_moments_end_with_their_video(client, by_name):
+    red = by_name["red.mp4"]
+    moments = [{"segment": red["segment"], "end_seconds": end} for end in (0.5, 99)]
+    rows = list(csv.DictReader(io.StringIO(export(client, "csv", moments).text)))
+    assert [float(row["end_seconds"]) for row in rows] == [0.5, red["duration_seconds"]]
+
+
 @pytest.mark.parametrize(("kind", "adapter"), [("edl", "cmx_3600"), ("fcpxml", "fcpx_xml"), ("otio", "otio_json")])
 def test_lists_of_chosen_segments(client, by_name, kind, adapter):
     chosen = [by_name["grey.webm"], by_name["red.mp4"]]

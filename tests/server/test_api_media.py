@@ -30,6 +30,9 @@ def test_strips_are_cached_by_browsers(client, by_name):
     assert "immutable" in response.headers["cache-control"]
     again = client.get(by_name["red.mp4"]["strip_url"], headers={"if-none-match": response.headers["etag"]})
     assert (again.status_code, again.content) == (304, b"")
+    unknown = by_name["red.mp4"]["strip_url"].replace(by_name["red.mp4"]["segment"], "f" * 32 + "-0-1000")
+    for known in (f'"{"f" * 32}-0-1000"', "*"):
+        assert client.get(unknown, headers={"if-none-match": known}).status_code == 404
 
 
 @pytest.mark.parametrize(("name", "kind"), [("red.mp4", "video/mp4"), ("grey.webm", "video/webm")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.testclient import TestClient
 
-from server.api_steps import app_of, detail, search
+from server.api_steps import app_of, detail, results, search
 from server.library_data import make_library
 from vop.search.results import IndexingStatus
 from vop.search.state import state_file
@@ -59,9 +59,42 @@ def test_a_missing_library_does_not_affect_others(library, clips, run, tmp_path,
         assert others == before[:2]
         assert str(made.path) in missing["error"]
         assert [missing[name] for name in ("segments", "videos", "hours", "failures", "columns")] == [0, 0, 0, 0, []]
-        assert str(made.path) in detail(search(client, "a dog", view="moving"), 422)
+        assert str(made.path) in detail(search(client, "a dog", view="moving"), 503)
         away.rename(made.path)
         assert client.get("/api/state").json()["views"] == before
+
+
+def test_no_request_mistakes_a_missing_library_for_an_empty_one(clips, run, tmp_path):
+    made = make_library(tmp_path / "moving", [run], {"red.mp4": clips["red.mp4"]})
+    (video,) = made.ids()
+    with TestClient(app_of(made, may_index=True)) as client:
+        library, view = "/api/libraries/moving", "/api/views/moving"
+        (found,) = results(search(client, "a dog", view="moving"))
+        tag, segment = f"{library}/marks/{video}/tags/kept", found["segment"]
+        assert client.put(tag).json()["tags"] == ["kept"]
+        exported = client.get(f"{library}/marks").json()
+        requests = [
+            *(
+                ("GET", f"{library}/{name}")
+                for name in ("videos", "folders", "duplicates", "failures", "marks", "tags")
+            ),
+            *(("GET", f"{library}/videos/{video}{name}") for name in ("", "/lines", "/playlist.m3u")),
+            *(("GET", f"{library}/segments/{segment}{name}") for name in ("", "/strip.jpg")),
+            *(("GET", f"{view}/{name}") for name in ("search?q=a", f"like/{segment}", f"videos/{video}/moments?q=a")),
+            *((method, tag) for method in ("PUT", "DELETE")),
+            ("GET", f"{library}/marks/{video}"),
+            ("GET", f"{library}/indexing/folders"),
+            ("POST", f"{library}/indexing"),
+        ]
+        away = made.path.rename(tmp_path / "away")
+        for method, path in requests:
+            response = client.request(method, path)
+            assert str(made.path) in detail(response, 503), path
+            assert "retry-after" in response.headers
+        assert not made.path.exists()
+        away.rename(made.path)
+        assert client.get(f"{library}/marks").json() == exported
+        assert client.get(f"{library}/videos/{video[:-1]}x").status_code == 404
 
 
 def test_failures_have_reasons(client):

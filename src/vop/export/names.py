@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePath
 
+from vop.errors import VopError
 from vop.storage.address import location
 from vop.utils.names import nfc
 from vop.utils.text import on_one_line
@@ -28,6 +30,43 @@ def next_number(folder: Path) -> int:
     """Return the number after the highest one of the moments in a folder; 1 if there are none or it does not exist."""
     names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     return max((int(found[1]) for name in names if (found := _NUMBERED.fullmatch(name))), default=0) + 1
+
+
+@contextmanager
+def reserved_number(folder: Path) -> Iterator[int]:
+    """Reserve `next_number` of a folder during the block, also against other processes. The folder is made if needed.
+
+    A hidden file stands for the number. One that a killed process leaves behind keeps its number from being used.
+
+    Raises:
+        VopError: nothing can be written into the folder.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        number, reservation = _reserve(folder)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise VopError(f"{folder}: nothing can be written into it ({reason}); free space, or choose another") from error
+    try:
+        yield number
+    finally:
+        reservation.unlink(missing_ok=True)
+
+
+def _reserve(folder: Path) -> tuple[int, Path]:
+    number = next_number(folder)
+    while True:
+        reservation = folder / f".{number:03d}.reserved"
+        try:
+            reservation.touch(exist_ok=False)
+        except FileExistsError:
+            number += 1
+            continue
+        following = next_number(folder)
+        if following <= number:
+            return number, reservation
+        reservation.unlink()  # another process has used the number, and has just finished
+        number = following
 
 
 def video_name(path: str) -> str:

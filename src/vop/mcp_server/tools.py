@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import count
 from pathlib import Path
-from threading import Lock
 from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
 from vop.errors import UsageError, VopError, unknown_name
-from vop.export.names import next_number
+from vop.export.names import reserved_number
 from vop.search.folders import LibraryFolder
 from vop.search.library import Library
 from vop.search.results import Moment
@@ -85,6 +84,7 @@ class LibraryDescription(BaseModel):
     folders: list[FolderDescription]
     unreadable: int = Field(description="Files that could not be read.")
     is_indexing: bool
+    error: str | None = Field(None, description="Why the library cannot be read now; all numbers are 0 then.")
 
 
 class LibraryDescriptions(BaseModel):
@@ -117,13 +117,29 @@ class Tools:
             numbered = (library.name if number == 1 else f"{library.name}-{number}" for number in count(1))
             self._libraries[next(name for name in numbered if name not in self._libraries)] = library
         self._export_to = export_to
-        self._numbering = Lock()
-        self._last_number = 0
 
     def describe(self, name: str | None = None) -> LibraryDescriptions:
-        """Describe one library, or all of them."""
+        """Describe one library, or all of them. One that cannot be read does not keep the others from the assistant."""
         names = list(self._libraries) if name is None else [self._find(name)[0]]
-        return LibraryDescriptions(libraries=[self._description(one) for one in names])
+        return LibraryDescriptions(libraries=[self._description_or_error(one) for one in names])
+
+    def _description_or_error(self, name: str) -> LibraryDescription:
+        try:
+            return self._description(name)
+        except VopError as error:
+            return LibraryDescription(
+                name=name,
+                path=str(self._libraries[name].path),
+                videos=0,
+                hours=0.0,
+                segments=0,
+                models=[],
+                columns=[],
+                folders=[],
+                unreadable=0,
+                is_indexing=False,
+                error=str(error),
+            )
 
     def _description(self, name: str) -> LibraryDescription:
         library = self._libraries[name]
@@ -186,8 +202,8 @@ class Tools:
             raise UsageError("clips may not be exported; start the server with --allow-export DIR")
         library = self._find(name)[1]
         moment = _clip(library, segment, start_seconds, end_seconds)
-        number = self._next_number(self._export_to)
-        report = library.export([moment], self._export_to, format="clips", exact=exact, first_number=number)
+        with reserved_number(self._export_to) as number:
+            report = library.export([moment], self._export_to, format="clips", exact=exact, first_number=number)
         if report.skipped:
             raise VopError(f"{moment.path}: {report.skipped[0].reason}")
         (file,) = report.files
@@ -197,12 +213,6 @@ class Tools:
             end_seconds=moment.end_seconds,
             lead_seconds=file.lead_seconds,
         )
-
-    def _next_number(self, folder: Path) -> int:
-        """Return a number that neither a clip in the folder nor one that is being written has."""
-        with self._numbering:
-            self._last_number = max(self._last_number + 1, next_number(folder))
-            return self._last_number
 
     def _find(self, name: str | None) -> tuple[str, Library]:
         """Return a library with its name; without a name, the only one."""

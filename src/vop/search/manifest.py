@@ -157,18 +157,23 @@ def _checksum(document: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
+class MissingLibrary(UsageError):
+    """A library does not exist, or its folder is unavailable."""
+
+
 def read(folder: Location) -> Manifest:
     """Read a library's manifest.
 
     Raises:
-        UsageError: the library does not exist.
+        MissingLibrary: the library does not exist.
         VopError: the manifest is damaged, or from a later version.
     """
     path = child(folder, FILE)
     try:
         return parse(read_bytes(path), path)
     except (FileNotFoundError, NotADirectoryError):
-        raise UsageError(f"{folder}: no library exists here; create one: vop index {folder} FOLDER_OF_VIDEOS") from None
+        detail = f"no library exists here; create one: vop index {folder} FOLDER_OF_VIDEOS"
+        raise MissingLibrary(f"{folder}: {detail}") from None
 
 
 def exists(folder: Location) -> bool:

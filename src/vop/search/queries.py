@@ -88,7 +88,7 @@ def _sentence(item: object) -> Sentence:
 def check(sentences: Sequence[Sentence]) -> None:
     """Raise a UsageError if a query has no sentence or an empty one, or if all weights are 0."""
     if not sentences:
-        raise UsageError("the query is empty: describe what happens in the video, or give --video or --picture")
+        raise UsageError("the query is empty: describe what happens in the video, or search by a video or picture")
     for sentence in sentences:
         if not sentence.text.strip():
             raise UsageError(f"the query has an empty sentence, {sentence.text!r}: describe what happens in the video")

@@ -300,6 +300,7 @@ class StoreReader:
             return self._browsed
 
     @property
+    @follows
     def marks(self) -> Marks:
         """The tags and favourites of the owner; none, with a warning, if they cannot be read."""
         return self._marks.read()

@@ -10,12 +10,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.routing import Match
 
 from vop.errors import UsageError, VideoError, VopError
 from vop.search.filters import FILTERS
+from vop.search.manifest import MissingLibrary
 from vop.search.store import Store
 from vop.server import (
     browse_routes,
@@ -30,6 +32,7 @@ from vop.server import (
 )
 from vop.server.access import AllowedHosts
 from vop.server.connections import CloseUnreadRequests
+from vop.server.dependencies import refuse_unknown_parameters
 from vop.server.errors import NotFound, StorageFull, Unavailable
 from vop.server.file_responses import OpenFile, OpenFileResponse, is_unchanged
 from vop.server.monitoring import MonitoringMiddleware, health_router, metrics_router
@@ -40,6 +43,17 @@ from vop.storage.address import Address
 from vop.version import VERSION
 
 PAGE = Path(__file__).with_name("page")
+_API = (
+    search_routes,
+    example_routes,
+    browse_routes,
+    duplicate_routes,
+    owner_routes,
+    media_routes,
+    export_routes,
+    playlist_routes,
+    indexing_routes,
+)
 
 log = logging.getLogger("vop.server")
 
@@ -115,15 +129,9 @@ def create_app(
     for error, status in _STATUS.items():
         app.add_exception_handler(error, _error_handler(status))
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
-    app.include_router(search_routes.router)
-    app.include_router(example_routes.router)
-    app.include_router(browse_routes.router)
-    app.include_router(duplicate_routes.router)
-    app.include_router(owner_routes.router)
-    app.include_router(media_routes.router)
-    app.include_router(export_routes.router)
-    app.include_router(playlist_routes.router)
-    app.include_router(indexing_routes.router)
+    app.add_exception_handler(405, _wrong_method)
+    for routes in _API:
+        app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
     app.include_router(health_router)
     if metrics:
         app.include_router(metrics_router)
@@ -165,6 +173,7 @@ def _page_filters(request: Request) -> Response:
 
 _STATUS: dict[type[Exception], int] = {
     Unavailable: 503,
+    MissingLibrary: 503,
     StorageFull: 507,
     NotFound: 404,
     UsageError: 422,
@@ -184,6 +193,21 @@ def _error_handler(status: int) -> Callable[[Request, Exception], Awaitable[Resp
     return handle
 
 
+_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+
+
+async def _wrong_method(request: Request, error: Exception) -> Response:
+    """Name the methods of all routes of the path; the router names only those of the first one."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    allowed = ", ".join(
+        method
+        for method, scope in scopes.items()
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+    )
+    detail = f"{request.method} is not a method of {request.url.path}; it has {allowed}"
+    return JSONResponse({"detail": detail}, 405, headers={"Allow": allowed})
+
+
 async def _invalid_parameters(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     return JSONResponse({"detail": "; ".join(map(_sentence, error.errors()[:3]))}, 422)
@@ -194,8 +218,6 @@ def _sentence(problem: dict[str, Any]) -> str:
     name = ".".join(str(part) for part in problem["loc"][1:])
     if problem["type"] == "missing":
         return f"{name} is missing"
-    if problem["type"] == "extra_forbidden":
-        return f"unknown parameter {name!r}; /api/openapi.json lists all parameters"
     value, message = repr(problem["input"]), problem["msg"]
     value = value if len(value) <= 60 else f"{value[:60]}…"
     return f"{name} is {value}: {message[0].lower()}{message[1:]}"

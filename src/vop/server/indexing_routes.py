@@ -33,7 +33,7 @@ def _described(library: Store) -> list[LibraryFolder]:
 async def start_indexing(request: Request, services: ServicesDependency, library: LibraryName) -> IndexingState:
     """Index what the library remembers, in a process of its own. If one runs already, it goes on."""
     served = _allowed(services, library)
-    await admit(request, services, partial(services.in_search_thread, folders.remembered, served.library.path))
+    await admit(request, services, partial(services.in_search_thread, _check_indexable, served.library))
     return IndexingState.of(services.indexing[served.name].start(), allowed=True)
 
 
@@ -42,6 +42,12 @@ async def stop_indexing(services: ServicesDependency, library: LibraryName) -> I
     """Stop the indexing after the files that are being read; a second time, at once. Finished files are kept."""
     served = _allowed(services, library)
     return IndexingState.of(services.indexing[served.name].stop(), allowed=True)
+
+
+def _check_indexable(library: Store) -> None:
+    """Raise an error if the library is unavailable, or remembers nothing."""
+    library.refresh()
+    folders.remembered(library.path)
 
 
 def _allowed(services: Services, library: str) -> ServedLibrary:

@@ -20,7 +20,7 @@ from vop.errors import UsageError, VopError, unknown_name
 from vop.models.model import TextVideoModel
 from vop.search.browsing import in_order
 from vop.search.filters import Filters, Order
-from vop.search.manifest import LibraryModel, Manifest
+from vop.search.manifest import LibraryModel, Manifest, MissingLibrary
 from vop.search.models import open_models
 from vop.search.near_copies import search_collapsed
 from vop.search.queries import Sentence, Vector, can_be_judged, check
@@ -44,6 +44,8 @@ def unknown_ids_as_not_found() -> Iterator[None]:
     """Turn a library's error about an unknown id into `NotFound`."""
     try:
         yield
+    except MissingLibrary:
+        raise
     except UsageError as error:
         raise NotFound(str(error)) from None
 

@@ -48,10 +48,10 @@ async def strip(request: Request, services: ServicesDependency, library: Library
     """Send the thumbnail strip of a segment."""
     served, etag = services.libraries.library(library), f'"{segment}"'
     headers = {"ETag": etag, "Cache-Control": _CACHE_FOREVER}
-    if is_unchanged(request.headers, etag):
-        return Response(status_code=304, headers=headers)
     with unknown_ids_as_not_found():
         found = await admit(request, services, partial(services.in_search_thread, served.library.segment, segment))
+    if is_unchanged(request.headers, etag):
+        return Response(status_code=304, headers=headers)
     return Response(found.strip, media_type="image/jpeg", headers=headers)
 
 

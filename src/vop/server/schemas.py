@@ -52,8 +52,6 @@ else:
 class FilterParameters(_FilterParameters):
     """The filters of `vop.search.filters`. Empty values are ignored."""
 
-    model_config = ConfigDict(extra="forbid")  # a misspelt filter would silently not filter
-
     def filters(self) -> Filters:
         values: dict[str, Any] = {option.name: getattr(self, option.name) for option in FILTERS}
         for name, value in values.items():
@@ -81,16 +79,9 @@ class SearchParameters(FilterParameters):
 class Sentences(BaseModel):
     """Sentences to search for. Either each sentence has a weight, or none has."""
 
-    model_config = ConfigDict(extra="forbid")
-
     q: list[_Text] = Field([], max_length=MAX_SENTENCES, description="A sentence.")
     w: list[Annotated[float, Field(ge=-MAX_WEIGHT, le=MAX_WEIGHT)]] = Field(
         [], description="A weight for each sentence (default 1). A negative weight finds less of the sentence."
-    )
-    words: Literal["both", "only", "none"] = Field(
-        "both",
-        description="What to search: what is seen and what is spoken or written, words only, or no words. In a "
-        "sentence, quoted words must be spoken or written.",
     )
 
     def sentences(self) -> list[Sentence]:
@@ -108,7 +99,17 @@ class Sentences(BaseModel):
         return [Sentence(text, weight) for text, weight in zip(self.q, weights, strict=True)]
 
 
-class SentenceParameters(Sentences, SearchParameters):
+class SentencesAndWords(Sentences):
+    """Sentences to search for in pictures and words."""
+
+    words: Literal["both", "only", "none"] = Field(
+        "both",
+        description="What to search: what is seen and what is spoken or written, words only, or no words. In a "
+        "sentence, quoted words must be spoken or written.",
+    )
+
+
+class SentenceParameters(SentencesAndWords, SearchParameters):
     """Sentences to search for, and how."""
 
     min_confidence: float | None = Field(
@@ -119,12 +120,22 @@ class SentenceParameters(Sentences, SearchParameters):
     )
 
 
-class ExampleParameters(SentenceParameters):
+class ExampleParameters(Sentences, SearchParameters):
     """Sentences that a search by a segment or file takes in addition; without any, the example alone counts."""
 
     weight: float = Field(
         EXAMPLE_WEIGHT, ge=-MAX_WEIGHT, le=MAX_WEIGHT, description="The weight of the example beside the sentences."
     )
+
+    def sentences(self) -> list[Sentence]:
+        """Return the sentences with their weights.
+
+        Raises:
+            UsageError: weights do not match the sentences, or there is only that of the example.
+        """
+        if not self.q and "weight" in self.model_fields_set:
+            raise UsageError("weight weighs the example beside sentences: give q, too, or leave it out")
+        return super().sentences()
 
 
 class BrowseParameters(FilterParameters):
@@ -139,21 +150,20 @@ class BrowseParameters(FilterParameters):
 class MomentTimes(BaseModel):
     """The times of a moment, if they are not those of the segment."""
 
-    model_config = ConfigDict(extra="forbid")
-
     start_seconds: float | None = Field(None, ge=0, allow_inf_nan=False, description="The start of the moment.")
     end_seconds: float | None = Field(None, ge=0, allow_inf_nan=False, description="The end of the moment.")
 
 
-class MomentParameters(Sentences):
+class MomentParameters(SentencesAndWords):
     """A query for the moments of one video: sentences, or a segment."""
 
     like: str = Field("", max_length=100, description="A segment's id, in place of sentences.")
 
     def check(self) -> None:
-        """Raise a UsageError if there are sentences and a segment."""
-        if self.like and self.q:
-            raise UsageError("the query has sentences (q) and a segment (like): give only one of them")
+        """Raise a UsageError if there are a segment and something that only sentences take."""
+        others = sorted(self.model_fields_set - {"like"})
+        if self.like and others:
+            raise UsageError(f"the query has a segment (like) and {', '.join(others)}, for sentences: give only one")
 
 
 class ClipParameters(BaseModel):
@@ -191,8 +201,6 @@ class SavedClipParameters(ClipParameters):
 class PlaylistParameters(BaseModel):
     """Where a playlist begins, and how it names the video."""
 
-    model_config = ConfigDict(extra="forbid")
-
     start_seconds: float = Field(0.0, ge=0, allow_inf_nan=False, description="Where to begin.")
     address: Literal["auto", "file", "server"] = Field(
         "auto",
@@ -203,8 +211,6 @@ class PlaylistParameters(BaseModel):
 
 class DuplicateParameters(BaseModel):
     """Which groups of near-duplicates to list."""
-
-    model_config = ConfigDict(extra="forbid")
 
     k: int = Field(20, ge=1, le=100, description="The number of groups.")
     skip: int = Field(0, ge=0, le=2**31, description="The number of groups to leave out first.")
@@ -221,14 +227,14 @@ class ExportedSegment(BaseModel):
     score: float = Field(0.0, allow_inf_nan=False, description="For the table.")
 
     def moment(self, segment: Moment) -> Moment:
-        """Return the moment.
+        """Return the moment, limited to the end of its video.
 
         Raises:
-            UsageError: it ends before it begins.
+            UsageError: it ends before it begins, or begins after the video.
         """
         start = segment.start_seconds if self.start_seconds is None else self.start_seconds
-        end = segment.end_seconds if self.end_seconds is None else self.end_seconds
-        if not start < min(end, segment.duration_seconds):
+        end = min(segment.end_seconds if self.end_seconds is None else self.end_seconds, segment.duration_seconds)
+        if not start < end:
             raise UsageError(f"the moment of {self.segment} begins at {start} s and ends at {end} s")
         return replace(segment, start_seconds=start, end_seconds=end, score=self.score)
 

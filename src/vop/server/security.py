@@ -10,7 +10,7 @@ import secrets
 from contextlib import suppress
 from html import escape
 from pathlib import Path
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs, unquote_to_bytes, urlencode
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect, Request
@@ -107,6 +107,8 @@ class SecurityMiddleware:
         if self._token is None and host not in self._hosts:
             hint = "use the address of --host; behind a proxy, start the server with a --token"
             return _refuse(400, f"the host name {host!r} is not allowed; {hint}")
+        if not _is_utf8(request.scope.get("raw_path") or b"") or not _is_utf8(request.scope["query_string"]):
+            return _refuse(400, "the address of the request is not UTF-8: encode names as UTF-8, then by %XX")
         # A page of another site could not read the responses, but it could keep the server busy.
         if path.startswith(("/api/", "/metrics")) and request.headers.get("sec-fetch-site") == "cross-site":
             return _refuse(403, "pages of other sites may not send requests to this server; open its own page")
@@ -193,6 +195,15 @@ class TokenAuthentication:
         response = HTMLResponse(html, 401, headers={"WWW-Authenticate": "Bearer", "Cache-Control": "no-store"})
         response.headers["Referrer-Policy"] = "same-origin"  # without a referrer, browsers submit with no origin
         return response
+
+
+def _is_utf8(encoded: bytes) -> bool:
+    """Return whether a part of an address is UTF-8. Servers replace other bytes by U+FFFD, which is another name."""
+    try:
+        unquote_to_bytes(encoded).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _bearer_token(request: Request) -> str:
