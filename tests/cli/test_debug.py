@@ -23,7 +23,7 @@ def test_debug_shows_the_traceback_of_an_error(words, capsys, monkeypatch, tmp_p
     assert main(words) == 2
     err = capsys.readouterr().err
     assert "Traceback" in err
-    assert "UsageError" in err
+    assert "MissingLibrary" in err
     assert err.splitlines()[-1].startswith("vop: ")
     assert "nowhere" in err.splitlines()[-1]
 

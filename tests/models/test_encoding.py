@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -88,10 +90,16 @@ def test_texts_may_be_any_list(model):
         assert torch.equal(model.encode_text(other), expected)
 
 
-@pytest.mark.parametrize("texts", ["a dog", None, 5, [None], ["a dog", float("nan")], [b"rain"], ["half \ud83d"]])
-def test_other_texts_are_refused(model, texts):
-    with pytest.raises(UsageError):
+@pytest.mark.parametrize("texts", ["a dog", None, 5, [None], ["a dog", float("nan")], [1], [b"rain"]])
+def test_other_values_than_lists_of_texts_are_refused(model, texts):
+    shown = f"holds {texts[-1]!r} ({type(texts[-1]).__name__})" if isinstance(texts, list) else f"is {texts!r}"
+    with pytest.raises(UsageError, match=re.escape(f"texts {shown}; it must be a list of strings")):
         model.encode_text(texts)
+
+
+def test_half_characters_are_refused(model):
+    with pytest.raises(UsageError, match="half"):
+        model.encode_text(["half \ud83d"])
 
 
 @pytest.mark.parametrize("size", [0, -1, 1.5])

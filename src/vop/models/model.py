@@ -249,7 +249,9 @@ class TextVideoModel(nn.Module):
         listed = _listed("texts", texts, of="strings")
         for text in listed:
             if not isinstance(text, str):
-                raise UsageError(f"texts holds {reprlib.repr(text)}, a {type(text).__name__}; it must hold strings")
+                raise UsageError(
+                    f"texts holds {reprlib.repr(text)} ({type(text).__name__}); it must be a list of strings"
+                )
             if _HALVES.search(text):
                 raise UsageError(f"the text {text!r} is not valid Unicode: leave out the halves of characters")
         if not listed:
@@ -533,7 +535,8 @@ def _listed(name: str, values: Iterable[Item], *, of: str) -> list[Item]:
         UsageError: it is a single text or path, or cannot be listed.
     """
     if isinstance(values, str | bytes | Path) or not isinstance(values, Iterable):
-        raise UsageError(f"{name} is {reprlib.repr(values)}; it must be a list of {of}")
+        shown = repr(str(values)) if isinstance(values, Path) else reprlib.repr(values)
+        raise UsageError(f"{name} is {shown}; it must be a list of {of}")
     return list(values)
 
 
