@@ -26,7 +26,8 @@ from vop.datasets.types import Dataset, Split, Video
 from vop.datasets.videofolder import VideoFolder
 from vop.errors import DataError, UsageError, unknown_name
 from vop.utils.names import existing_path, nfc
-from vop.utils.text import count
+from vop.utils.parsing import without_float
+from vop.utils.text import count, is_unicode
 
 CAPTION_COLUMNS = (
     *("caption", "captions", "text", "sentence", "sentences", "description", "descriptions", "title"),
@@ -218,8 +219,7 @@ def _video_id(value: Any, place: str, column: str) -> str:
         value = value.get("path")
     if _is_missing(value):
         raise DataError(f"{place}: no video in the column {column!r}")
-    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
-        value = int(value)  # pandas reads integers as floats if the column has a missing value
+    value = without_float(value)
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise DataError(
             f"{place}: the column {column!r} holds {reprlib.repr(value)}, a {type(value).__name__}; "
@@ -256,7 +256,7 @@ def _captions(value: Any, place: str, column: str) -> list[str]:
         if isinstance(text, list | tuple) or not (isinstance(text, str) or _is_missing(text)):
             raise DataError(f"{place}: the caption is {reprlib.repr(text)} (column {column!r}), which is not text")
         captions.append("" if _is_missing(text) else " ".join(text.split()))
-        if re.search(r"[\ud800-\udfff]", captions[-1]):
+        if not is_unicode(captions[-1]):
             raise DataError(f"{place}: the caption {captions[-1]!r} (column {column!r}) is not valid Unicode")
     return captions
 

@@ -26,6 +26,7 @@ from vop.errors import DataError, UsageError, unknown_name
 from vop.evaluation.embedding import SplitEmbeddings
 from vop.evaluation.report import ReportFacts
 from vop.utils.files import atomic_write, check_file, expand
+from vop.utils.parsing import without_float
 from vop.utils.text import count
 
 SCORES = ("cosine", "dot")
@@ -267,8 +268,7 @@ def _strings(name: str, values: Any, length: int, beside: str) -> list[str]:
 
 
 def _string(name: str, item: Any) -> str:
-    if isinstance(item, float) and item.is_integer() and abs(item) < 2**53:
-        item = int(item)  # pandas writes whole numbers like this if the column has a missing value, as of a bank
+    item = without_float(item)
     if isinstance(item, bool) or not isinstance(item, str | int):
         raise DataError(
             f"{name} has {reprlib.repr(item)}, a {type(item).__name__}; it must be a list of strings or whole numbers"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -37,6 +36,7 @@ from vop.models.run_folder import Card, RunConfig
 from vop.utils.checks import check_whole
 from vop.utils.fitting import FittingBatches
 from vop.utils.ranks import ALONE, Ranks
+from vop.utils.text import is_unicode
 from vop.utils.threads import limit_threads
 from vop.video.clip import MAX_FRAMES
 
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from vop.video.resizing import Resizing
 
 Item = TypeVar("Item")
-_HALVES = re.compile("[\ud800-\udfff]")  # of characters, which a text in JSON can hold alone
 HEAD_PREFIX = "head."  # marks the settings of the head among those of the method
 SCORE_BYTES = 128 * 2**20  # approximate memory for a block of pairwise scores
 MAX_LOGIT_SCALE = 100.0  # limit in CLIP's own training
@@ -252,7 +251,7 @@ class TextVideoModel(nn.Module):
                 raise UsageError(
                     f"texts holds {reprlib.repr(text)} ({type(text).__name__}); it must be a list of strings"
                 )
-            if _HALVES.search(text):
+            if not is_unicode(text):
                 raise UsageError(f"the text {text!r} is not valid Unicode: leave out the halves of characters")
         if not listed:
             return torch.empty(0, 2, dtype=torch.long)

@@ -15,6 +15,7 @@ import numpy as np
 from vop.errors import DataError, UsageError
 from vop.search.languages import language_note
 from vop.search.results import Moment
+from vop.utils.text import is_unicode
 from vop.video.clip import WHOLE_VIDEO, Clip
 from vop.video.resizing import Resizing
 
@@ -92,7 +93,7 @@ def check(sentences: Sequence[Sentence]) -> None:
     for sentence in sentences:
         if not sentence.text.strip():
             raise UsageError(f"the query has an empty sentence, {sentence.text!r}: describe what happens in the video")
-        if any("\ud800" <= letter <= "\udfff" for letter in sentence.text):  # bytes that are not UTF-8, from a shell
+        if not is_unicode(sentence.text):  # bytes that are not UTF-8, from a shell
             raise UsageError(f"the sentence {sentence.text!r} is not valid Unicode; write it in UTF-8")
         if not math.isfinite(sentence.weight):
             raise UsageError(f"the weight of {sentence.text!r} is {sentence.weight}; it must be finite")

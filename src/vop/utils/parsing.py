@@ -35,6 +35,11 @@ def parse_json(text: str | bytes, *, parse_constant: Callable[[str], Any] | None
         raise ValueError(f"byte {error.start} is not UTF-8") from None
 
 
+def without_float(value: Any) -> Any:
+    """Return 7.0 as 7, and other values unchanged: pandas makes floats of whole numbers beside a missing value."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
 def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(members)
     if len(value) < len(members):

@@ -31,6 +31,15 @@ def as_tokenized(caption: str) -> str:
     return " ".join(caption.lower().split())
 
 
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be written as UTF-8: not if it holds halves of characters, as JSON and shells can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def signed(number: float) -> str:
     """Return a number with its sign and one decimal; without a sign if it rounds to 0.0."""
     text = f"{number:+.1f}"
