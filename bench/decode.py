@@ -35,6 +35,7 @@ from typing import NamedTuple
 
 import av
 import numpy as np
+from av.container import OutputContainer
 
 from vop.datasets.frames import FrameStore
 from vop.datasets.types import Video
@@ -106,12 +107,17 @@ def make_clip(clip: Clip, path: Path) -> None:
         stream.width, stream.height, stream.pix_fmt, stream.bit_rate = clip.width, clip.height, "yuv420p", clip.bit_rate
         stream.options = {"g": distance, "keyint_min": distance, "sc_threshold": "0"}
         packets = [packet for picture in pictures(clip) for packet in stream.encode(picture)] + stream.encode()
-        stamps = [(packet.pts, packet.dts) for packet in packets]
-        for start in range(0, clip.times * len(packets), len(packets)):
-            for packet, (pts, dts) in zip(packets, stamps, strict=True):
-                packet.time_base, packet.duration = Fraction(1, RATE), 1
-                packet.pts, packet.dts = pts + start, dts + start
-                container.mux(packet)
+        mux_repeatedly(container, packets, clip.times)
+
+
+def mux_repeatedly(container: OutputContainer, packets: list[av.Packet], times: int) -> None:
+    """Write all packets, one for each frame, several times, with later timestamps each time."""
+    stamps = [(packet.pts, packet.dts) for packet in packets]
+    for start in range(0, times * len(packets), len(packets)):
+        for packet, (pts, dts) in zip(packets, stamps, strict=True):
+            packet.time_base, packet.duration = Fraction(1, RATE), 1
+            packet.pts, packet.dts = pts + start, dts + start
+            container.mux(packet)
 
 
 def kept_clip(name: str, folder: Path, container: str) -> Path:

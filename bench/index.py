@@ -1,11 +1,14 @@
 """Measure `vop index`, and its two limits: decoding alone and embedding alone.
 
-python bench/index.py [--model mini] [--videos 24] [--seconds 60] [--size 640x360] [--repeats 3] [--json]
+python bench/index.py [--model mini] [--videos 24] [--seconds 60] [--times 1] [--copies 1] [--size 640x360]
+                      [--repeats 3] [--json]
 
 The script generates the videos: the panning picture of bench/decode.py with different starting points, encoded with
-x264's fast preset at 25 frames per second. The three measurements alternate in one process with the same threads and
-batches. With an accelerator, indexing takes at least the larger of the two times. If decoding and embedding share the
-same cores, it takes at least their sum, which is also reported.
+x264's fast preset at 25 frames per second. For many hours of video, it encodes the seconds once, repeats them within
+the video (`--times`), and writes every video more than once, each with other bytes at its end (`--copies`). The three
+measurements alternate in one process with the same threads and batches. With an accelerator, indexing takes at least
+the larger of the two times. If decoding and embedding share the same cores, it takes at least their sum, which is also
+reported.
 """
 
 from __future__ import annotations
@@ -13,10 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import struct
 import tempfile
 import time
 from collections.abc import Callable
-from fractions import Fraction
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,7 +27,7 @@ from pathlib import Path
 import av
 import torch
 
-from decode import Clip, pictures
+from decode import Clip, mux_repeatedly, pictures
 from vop.search.manifest import Manifest, SegmentationConfig
 from vop.search.models import describe, open_model
 from vop.search.pipeline import run
@@ -39,7 +42,17 @@ from vop.video.isolated import DecodingProcesses
 RATE, BATCH = 25, 16
 
 
-def make_video(path: Path, *, number: int, seconds: float, width: int, height: int) -> None:
+def make_videos(folder: Path, arguments: argparse.Namespace) -> None:
+    width, height = map(int, arguments.size.split("x"))
+    for number in range(arguments.videos):
+        path = folder / f"{number:03}.mp4"
+        make_video(path, number=number, seconds=arguments.seconds, width=width, height=height, times=arguments.times)
+        for copy in range(1, arguments.copies):
+            free = struct.pack(">I4sI", 12, b"free", copy)  # a box that players skip
+            path.with_name(f"{number:03}-{copy}.mp4").write_bytes(path.read_bytes() + free)
+
+
+def make_video(path: Path, *, number: int, seconds: float, width: int, height: int, times: int = 1) -> None:
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
@@ -47,10 +60,8 @@ def make_video(path: Path, *, number: int, seconds: float, width: int, height: i
         first = 7 * number  # all videos differ
         last = first + round(seconds * RATE)
         clip = Clip(seconds=last, times=1, key_distance=250, width=width, height=height)
-        for place, frame in enumerate(islice(pictures(clip), first, last)):
-            frame.pts, frame.time_base = place, Fraction(1, RATE)
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+        packets = [packet for frame in islice(pictures(clip), first, last) for packet in stream.encode(frame)]
+        mux_repeatedly(container, packets + stream.encode(), times)
 
 
 def decode_alone(folder: Path, library: Store, workers: int) -> int:
@@ -119,18 +130,17 @@ def main() -> None:
     parser.add_argument("--model", default="mini")
     parser.add_argument("--videos", type=int, default=24)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--times", type=int, default=1, help="How often a video repeats its seconds.")
+    parser.add_argument("--copies", type=int, default=1, help="How many files each video is written to.")
     parser.add_argument("--size", default="640x360")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--workers", type=int, default=usable_cores())
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    width, height = map(int, arguments.size.split("x"))
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(arguments.videos):
-            path = Path(folder, f"{number:03}.mp4")
-            make_video(path, number=number, seconds=arguments.seconds, width=width, height=height)
+        make_videos(Path(folder), arguments)
         found = measure(arguments.model, Path(folder), repeats=arguments.repeats, workers=arguments.workers)
-    found |= {"size": arguments.size, "seconds_a_video": arguments.seconds}
+    found |= {"size": arguments.size, "seconds_a_video": arguments.seconds * arguments.times}
     if arguments.json:
         print(json.dumps(found, indent=2))
         return

@@ -1,11 +1,13 @@
 """Measure `vop serve` under load: many clients search a library of synthetic segments with different sentences.
 
-python bench/serve.py [--segments 100000] [--clients 50] [--seconds 60] [--memory 0,] [--library FOLDER] [--json]
+python bench/serve.py [--segments 100000] [--clients 50] [--seconds 60] [--memory 0,] [--server-cores N]
+                      [--library FOLDER] [--json]
 
 The clients run in a separate process on the same machine and share its cores with the server, so they do as little as
-possible: they read only the length of a response, and its JSON once in 50 times. `cpu_ms` is the processor time of the
-server for a request, which other work on the machine hardly changes. `--memory 0,` measures the server with the library
-on the disk, and then in memory.
+possible: they read only the length of a response, and its JSON once in 50 times. With `--server-cores N` (Linux) the
+server has N cores to itself, and the clients have the others. `cpu_ms` is the processor time of the server for a
+request, which other work on the machine hardly changes. `--memory 0,` measures the server with the library on the disk,
+and then in memory.
 """
 
 from __future__ import annotations
@@ -111,11 +113,25 @@ def small_picture() -> bytes:
 STRIP = small_picture()
 
 
+def divide_cores(server_cores: int | None) -> tuple[set[int], set[int]]:
+    """Return the cores of the server and those of the clients, which are the same if no number is given (Linux)."""
+    usable = os.sched_getaffinity(0)
+    if server_cores is None:
+        return usable, usable
+    own = set(sorted(usable)[:server_cores])
+    if not usable > own:
+        raise SystemExit(
+            f"--server-cores {server_cores}: of {len(usable)} usable cores, the clients need at least one."
+        )
+    return own, usable - own
+
+
 @contextmanager
-def served(folder: Path, memory: str) -> Iterator[tuple[str, int]]:
-    """Run a server; yield its address and the id of its process once it is idle."""
+def served(folder: Path, memory: str, cores: set[int]) -> Iterator[tuple[str, int]]:
+    """Run a server on these cores; yield its address and the id of its process once it is idle."""
     command = [sys.executable, "-m", "vop", "serve", str(folder), "--port", "0"]
     command += ["--memory", memory] if memory else []
+    os.sched_setaffinity(0, cores)  # the server inherits it, and counts its cores when it starts
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         address = process.stdout.readline().strip()
@@ -212,9 +228,11 @@ def percentiles(seconds: list[float]) -> dict[str, float]:
     return {f"p{share}_ms": round(1000 * float(np.percentile(seconds, share)), 1) for share in (50, 95, 99)}
 
 
-def measure(folder: Path, memory: str, *, clients: int, seconds: float) -> dict:
+def measure(folder: Path, memory: str, *, clients: int, seconds: float, cores: tuple[set[int], set[int]]) -> dict:
     words = questions()
-    with served(folder, memory) as (address, process):
+    of_server, of_clients = cores
+    with served(folder, memory, of_server) as (address, process):
+        os.sched_setaffinity(0, of_clients)
         state = httpx.get(f"{address}/api/state", timeout=60).json()["views"][0]
         path = f"/api/views/{state['id']}/search"
         alone = asyncio.run(warm(address, path, words))
@@ -223,6 +241,7 @@ def measure(folder: Path, memory: str, *, clients: int, seconds: float) -> dict:
         together["cpu_ms"] = round(1000 * (cpu_seconds(process) - before) / together["requests"], 2)
         memory_used = round(memory_gb(process), 2)
     found = {"segments": state["segments"], "memory": memory or "default", "memory_used_gb": memory_used}
+    found |= {"server_cores": len(of_server), "client_cores": len(of_clients), "shared": of_server == of_clients}
     return {**found, "one client": alone, f"{clients} clients": together}
 
 
@@ -232,15 +251,17 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--memory", default="", help="Values of `vop serve --memory`, with commas (default: its own).")
+    parser.add_argument("--server-cores", type=int, metavar="N", help="Cores that only the server uses.")
     parser.add_argument("--library", type=Path, help="Folder that keeps the library for later runs.")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    cores = divide_cores(arguments.server_cores)
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.library or Path(temporary) / "library"
         if not (folder / "library.json").exists():
             make_library(folder, arguments.segments)
         for memory in arguments.memory.split(","):
-            result = measure(folder, memory, clients=arguments.clients, seconds=arguments.seconds)
+            result = measure(folder, memory, clients=arguments.clients, seconds=arguments.seconds, cores=cores)
             if arguments.json:
                 print(json.dumps(result, indent=2))
                 continue

@@ -46,7 +46,7 @@ def library(tmp_path, monkeypatch):
     """A library that is large enough for an index of 30 partitions. A search visits eight of them."""
     monkeypatch.setattr(vector_index, "EXACT_ROWS", 1000)
     monkeypatch.setattr(vector_index, "_PARTITION_ROWS", 100)
-    monkeypatch.setattr(vector_index, "_VISITED", (8, 0.0))
+    monkeypatch.setattr(vector_index, "_VISITED", (8, 250))
     made = make_library(tmp_path / "library", [])
     for number in range(FILES):
         put(made, number)

@@ -131,8 +131,8 @@ def test_a_changed_library_is_searched_on_disk_and_loaded_again(tmp_path, monkey
 
 def test_a_shared_search_of_the_index_equals_single_ones(library):
     table = the_table(library)
-    asked = [Candidates(query, limit) for query in unit_vectors(3, seed=9) for limit in (5, 9)]
-    asked.append(Candidates(unit_vectors(1, seed=8)[0], 5, is_exact=True))
+    asked = [Candidates(query, limit, 80) for query in unit_vectors(3, seed=9) for limit in (5, 9)]
+    asked.append(Candidates(unit_vectors(1, seed=8)[0], 5, 80, is_exact=True))
     for one, (positions, distances) in zip(asked, table._candidates_of(asked), strict=True):
         ((expected, same),) = table._candidates_of([one])
         assert positions.tolist() == expected.tolist()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lancedb.index import HnswSq
 
 from vop.search import vector_index as nearest
-from vop.search.vector_index import Exact, Indexed, build_index, keep_up, needs_index
+from vop.search.vector_index import Exact, Indexed, build_index, keep_up, needs_index, visited_partitions
 
 WIDTH, ROWS = 32, 3000
 
@@ -76,9 +76,9 @@ def partitioned(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.fixture(params=[(100, 0.4), (40, 0.1), (1, 0.4)], ids=["all partitions", "some", "a share"])
+@pytest.fixture(params=[(100, 250), (40, 250), (15, 25)], ids=["all partitions", "some", "more than of fewer"])
 def table(partitioned, tmp_path, request, monkeypatch):
-    """A table with an index. A search visits the number and share of partitions of the parameter."""
+    """A table with an index. A search visits so many of so many partitions."""
     monkeypatch.setattr(nearest, "_PARTITION_ROWS", ROWS // 100)
     monkeypatch.setattr(nearest, "_VISITED", request.param)
     return lancedb.connect(shutil.copytree(partitioned, tmp_path / "partitioned")).open_table("segments")
@@ -176,6 +176,26 @@ class TestSearchIndex:
         ]
         assert sum(right) / (10 * len(QUERIES)) >= 0.95
 
+    @pytest.mark.parametrize(("most", "share"), [(0, 0.0), (0, 1.0), (10 * ROWS, 0.0)], ids=["index", "rows", "some"])
+    @pytest.mark.parametrize(
+        "where", ["tenth > 0", "tenth < 5", "tenth = 3", "number < 40", "number < 3", "number < 0"]
+    )
+    def test_every_way_of_meeting_a_condition_finds_the_nearest(self, table, monkeypatch, where, most, share):
+        monkeypatch.setattr(nearest, "_MOST_CANDIDATES", most)
+        monkeypatch.setattr(nearest, "_COMPARED_SHARE", share)
+        met = set(numbers(table.search().where(where).select(["number"]).to_arrow()))
+        allowed = np.isin(np.arange(ROWS), list(met))
+        right = 0
+        for query in QUERIES[:20]:
+            found = search(table, query, 10, where)
+            scores = found.column("_score").to_numpy()
+            assert set(numbers(found)) <= met
+            assert len(found) == min(10, len(met))
+            np.testing.assert_allclose(scores, (VECTORS @ query)[numbers(found)], atol=1e-5)
+            assert (np.diff(scores) <= 0).all()
+            right += len(set(numbers(found)) & set(naive(VECTORS, query, 10, allowed)))
+        assert right >= 0.95 * 20 * min(10, len(met))
+
     def test_scans_a_table_without_an_index(self, plain):
         assert numbers(search(plain, QUERIES[0], 10)) == naive(VECTORS, QUERIES[0], 10)
 
@@ -198,6 +218,20 @@ class TestSearchIndex:
 )
 def test_needs_index(rows, parts, needed):
     assert needs_index(rows, parts) is needed
+
+
+@pytest.mark.parametrize(
+    ("rows", "matching", "visited"),
+    [
+        (60_000, 60_000, 80),  # more than there are
+        (10**6, 10**6, 80),
+        (10**7, 10**7, 450),
+        (10**7, 10**6, 800),  # a tenth of their rows match, which are as many as those of 80 partitions
+        (10**7, 1, 8 * 10**8),
+    ],
+)
+def test_visited_partitions(rows, matching, visited):
+    assert visited_partitions(rows, matching) == visited
 
 
 class TestKeepUp:

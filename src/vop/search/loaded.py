@@ -21,7 +21,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -48,8 +48,6 @@ _COMPARED, _COMPARED_SHARE = 40_000, 0.04
 _COMPARED_IN_TABLE = 200  # a row of the table takes 20 µs to read
 _BLOCK = 1024  # rows, so that a copy of them stays in the processor's cache
 _MOST_CANDIDATES = 40_000  # of the index
-_MOST = 0.7  # of the rows: if fewer meet a condition, the nearest ones may be in any partition
-_SPARE = 1.3  # candidates for each row that is expected to meet a condition
 _MOST_TOGETHER = 16  # queries in one search of the index
 _KEPT_CONDITIONS = 32
 
@@ -167,12 +165,16 @@ class LoadedTable:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         if matching == len(self):
             allowed = None
-        wanted = limit if allowed is None else int(_SPARE * limit * len(self) / matching) + 1
+        wanted = (
+            limit if allowed is None else min(len(self), int(vector_index.SPARE * limit * len(self) / matching) + 1)
+        )
         compared = _COMPARED_IN_TABLE
         if self._vectors is not None:
             compared = max(_COMPARED, int(_COMPARED_SHARE * len(self)))
         if matching > compared and wanted <= _MOST_CANDIDATES:
-            found = self._by_index(query, limit, wanted, allowed)
+            visited = vector_index.visited_partitions(len(self), matching)
+            is_exact = allowed is None and self._vectors is None  # LanceDB compares the vectors
+            found = self._by_index(Candidates(query, wanted, visited, is_exact=is_exact), limit, allowed)
             if found is not None:
                 return found
         if matching > compared and self._vectors is None:
@@ -181,21 +183,19 @@ class LoadedTable:
         return _best(positions, self._scores(positions, query), limit)
 
     def _by_index(
-        self, query: np.ndarray, limit: int, wanted: int, allowed: np.ndarray | None
+        self, asked: Candidates, limit: int, allowed: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return the nearest rows among `wanted` candidates; None if too few of them are allowed."""
-        is_exact = allowed is None and self._vectors is None  # LanceDB compares the vectors
-        is_whole = wanted > limit / _MOST
-        positions, distances = self._together(Candidates(query, wanted, is_exact=is_exact, is_whole=is_whole))
-        if len(positions) < wanted and not is_whole:  # these partitions have too few rows
-            positions, distances = self._together(Candidates(query, wanted, is_exact=is_exact, is_whole=True))
-        if is_exact:
+        """Return the nearest rows among the candidates; None if too few of them are allowed."""
+        positions, distances = self._together(asked)
+        if len(positions) < asked.limit:  # these partitions have too few rows
+            positions, distances = self._together(replace(asked, visited=len(self)))
+        if asked.is_exact:
             return _best(positions, 1 - distances, limit)
         if allowed is not None:
             positions = positions[allowed[self._video[positions]]]
             if self._vectors is None:  # they are sorted by their estimated distances
                 positions = positions[: max(_COMPARED_IN_TABLE, 2 * limit)]
-        return None if len(positions) < limit else _best(positions, self._scores(positions, query), limit)
+        return None if len(positions) < limit else _best(positions, self._scores(positions, asked.query), limit)
 
     def _mask(self, where: str) -> np.ndarray:
         """Return a mask (v,) of the videos that meet a condition."""
@@ -241,9 +241,9 @@ class LoadedTable:
 
     def _candidates_of(self, asked: Sequence[Candidates]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return positions and distances of the candidates of each query, nearest first."""
-        kinds: dict[tuple[int, bool, bool], list[int]] = {}
+        kinds: dict[tuple[int, int, bool], list[int]] = {}
         for place, one in enumerate(asked):
-            kinds.setdefault((one.limit, one.is_exact, one.is_whole), []).append(place)
+            kinds.setdefault((one.limit, one.visited, one.is_exact), []).append(place)
         found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         for places in kinds.values():
             rows = self._wait(self._search([asked[place].query for place in places], asked[places[0]]))
@@ -262,8 +262,7 @@ class LoadedTable:
         search = search.limit(kind.limit).select(["_distance"]).with_row_id()
         if kind.is_exact:
             search = search.refine_factor(vector_index.refined_rows(kind.limit))
-        visited = len(self) if kind.is_whole else vector_index.visited_partitions(len(self))
-        return await search.nprobes(visited).to_arrow()
+        return await search.nprobes(kind.visited).to_arrow()
 
 
 @dataclass(frozen=True)
@@ -271,14 +270,14 @@ class Candidates:
     """A search of the index for the nearest `limit` rows.
 
     Attributes:
+        visited: number of partitions to search; all if there are fewer.
         is_exact: whether LanceDB compares the vectors. Otherwise distances are estimates by the codes of the index.
-        is_whole: whether to search all partitions.
     """
 
     query: np.ndarray
     limit: int
+    visited: int
     is_exact: bool = False
-    is_whole: bool = False
 
 
 def _best(positions: np.ndarray, scores: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray]:

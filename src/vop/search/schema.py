@@ -118,6 +118,11 @@ def clip_of(segment: str) -> tuple[float, float]:
     return int(start) / 1000, int(end) / 1000
 
 
+def date_text(at: datetime) -> str:
+    """Return a date as the library stores it: in UTC and to the second, so that texts sort by time."""
+    return at.astimezone(UTC).isoformat(timespec="seconds")
+
+
 def field_of(column: str) -> pa.Field:
     """Return the Arrow field of a column of the owner's metadata, or of one that older libraries lack."""
     return pa.field(column, _TYPES.get(column, pa.string()))

@@ -30,7 +30,7 @@ from vop.search.folders import drop_below
 from vop.search.models import columns_of, embed_columns
 from vop.search.pipeline import Finished, run
 from vop.search.results import VideoRecord
-from vop.search.schema import check_rows, make_rows, with_column
+from vop.search.schema import check_rows, date_text, make_rows, with_column
 from vop.search.state import IndexProgress, Tally, state_file
 from vop.search.store import Store
 from vop.search.sync.metadata import Metadata
@@ -50,6 +50,7 @@ from vop.storage.errors import StorageError
 from vop.storage.scratch import Scratch
 from vop.utils.progress import Progress
 from vop.utils.uninterrupted import uninterrupted
+from vop.video.dates import recording_date
 from vop.video.find import FoundFile, volume_of
 from vop.video.isolated import DecodingProcesses
 
@@ -522,11 +523,26 @@ def updated_rows(library: Store, updates: Iterable[Update]) -> Iterator[pa.Table
             "mtime_ns": file.mtime_ns,
             "volume": file.volume,
             "num_segments": len(own),
+            **_new_date(own, file),
             **{METADATA + name: value for name, value in by_video[video].metadata.items()},
         }
         for name, value in values.items():
             own = with_column(own, name, value)
         yield own
+
+
+def _new_date(rows: pa.Table, file: FoundFile) -> dict[str, str]:
+    """Return the date that a new name or an earlier time gives to a video whose metadata has none.
+
+    A copy may have a later time than its original, so a later time does not count, nor does a name without a date.
+    """
+    before, source = rows.column("date")[0].as_py(), rows.column("date_source")[0].as_py()
+    if source not in ("name", "file"):
+        return {}
+    found = recording_date({}, {}, Path(file.path.name), file.mtime_ns)
+    date = date_text(found.at)
+    is_earlier = source == "file" and isinstance(file.path, Path) and date < before
+    return {"date": date, "date_source": found.source} if found.source == "name" or is_earlier else {}
 
 
 def is_known_copy(file: FoundFile, failed: Mapping[str, Failure], records: Mapping[str, VideoRecord]) -> bool:

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Mapping, Set
 from contextlib import closing
 from dataclasses import dataclass, replace
-from datetime import UTC
 from pathlib import Path
 
 import av
@@ -16,7 +15,7 @@ import av
 from vop.errors import VideoError
 from vop.search.frames import SegmentFrames
 from vop.search.results import VideoRecord
-from vop.search.schema import VideoFile, segment_id
+from vop.search.schema import VideoFile, date_text, segment_id
 from vop.search.segmentation import DecodedSegment, read_segments
 from vop.search.store import Store
 from vop.search.sync.scanner import exists, is_unchanged
@@ -209,7 +208,7 @@ class Reader:
             size=file.size,
             mtime_ns=file.mtime_ns,
             duration_seconds=info.duration_seconds,
-            date=info.recorded_at.astimezone(UTC).isoformat(timespec="seconds"),
+            date=date_text(info.recorded_at),
             date_source=info.recorded_at_source,
             plays_in_browsers=info.plays_in_browsers,
             metadata={},
