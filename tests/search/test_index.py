@@ -75,6 +75,27 @@ def test_a_new_modification_time_alone_changes_no_video(index_videos, folder, vi
     assert index_videos().unchanged == 4
 
 
+def test_a_date_follows_an_earlier_time_and_a_name_with_a_date(index_videos, folder, videos, no_decoding):
+    """A later time is that of a copy, and 1970 that of no clock. A name without a date says nothing."""
+    os.utime(videos["a"], (10**9, 10**9))
+    index_videos()
+    no_decoding()
+
+    def date_after(change) -> tuple[str, str]:
+        change()
+        index_videos()
+        (row,) = (row for (name, _), row in rows(folder).items() if row["video"] == video)
+        return row["date"], row["date_source"]
+
+    video = rows(folder)["a.mp4", 0]["video"]
+    dated, plain = (videos["a"].with_name(name) for name in ("2019-07-14 10.30.00Z.mp4", "plain.mp4"))
+    assert date_after(lambda: os.utime(videos["a"], (2 * 10**9, 2 * 10**9))) == ("2001-09-09T01:46:40+00:00", "file")
+    assert date_after(lambda: os.utime(videos["a"], (1, 1))) == ("2001-09-09T01:46:40+00:00", "file")
+    assert date_after(lambda: os.utime(videos["a"], (9 * 10**8,) * 2)) == ("1998-07-09T16:00:00+00:00", "file")
+    assert date_after(lambda: videos["a"].rename(dated)) == ("2019-07-14T10:30:00+00:00", "name")
+    assert date_after(lambda: dated.rename(plain)) == ("2019-07-14T10:30:00+00:00", "name")
+
+
 def test_a_changed_file_is_indexed_again(index_videos, folder, videos):
     index_videos()
     before = embeddings(folder)

@@ -27,7 +27,7 @@ _SOURCES = {  # by tag, in the order of priority
     "creation_time": "creation_time",
     **dict.fromkeys(("date_digitized", "date", "creationdate", "date_encoded"), "date"),
 }
-_FIRST_YEAR = 1980
+FIRST_YEAR = 1980
 _TOMORROW = timedelta(days=1)
 
 # 2019-07-14T20:15:00.000Z, 2019:07:14 20:15:00 +02:00, 2019-07-14/ 20:15, 20190714
@@ -70,7 +70,7 @@ def recording_date(
     """
     tomorrow = (now or datetime.now(UTC)) + _TOMORROW
     for date in _candidates(container, stream, path.name):
-        if date.at.year >= _FIRST_YEAR and date.at <= tomorrow:
+        if date.at.year >= FIRST_YEAR and date.at <= tomorrow:
             return date
     return RecordingDate(_local_time(mtime_ns), "file")
 

@@ -50,7 +50,7 @@ from vop.storage.errors import StorageError
 from vop.storage.scratch import Scratch
 from vop.utils.progress import Progress
 from vop.utils.uninterrupted import uninterrupted
-from vop.video.dates import recording_date
+from vop.video.dates import FIRST_YEAR, recording_date
 from vop.video.find import FoundFile, volume_of
 from vop.video.isolated import DecodingProcesses
 
@@ -534,14 +534,15 @@ def updated_rows(library: Store, updates: Iterable[Update]) -> Iterator[pa.Table
 def _new_date(rows: pa.Table, file: FoundFile) -> dict[str, str]:
     """Return the date that a new name or an earlier time gives to a video whose metadata has none.
 
-    A copy may have a later time than its original, so a later time does not count, nor does a name without a date.
+    A copy may have a later time than its original, so a later time does not count, nor does a name without a date, or
+    a time before there were such files.
     """
     before, source = rows.column("date")[0].as_py(), rows.column("date_source")[0].as_py()
     if source not in ("name", "file"):
         return {}
     found = recording_date({}, {}, Path(file.path.name), file.mtime_ns)
     date = date_text(found.at)
-    is_earlier = source == "file" and isinstance(file.path, Path) and date < before
+    is_earlier = source == "file" and isinstance(file.path, Path) and f"{FIRST_YEAR}" <= date < before
     return {"date": date, "date_source": found.source} if found.source == "name" or is_earlier else {}
 
 
