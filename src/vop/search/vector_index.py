@@ -137,6 +137,7 @@ class Indexed:
         loop: Any = LOOP  # it has no types
         self.wait = loop.run
         self._name = table
+        self._is_local = "://" not in str(database)
         self._connection: AsyncConnection = self.wait(
             lancedb.connect_async(
                 database, read_consistency_interval=timedelta(0), storage_options=storage_options or None
@@ -197,13 +198,15 @@ class Indexed:
             found = await search.where(where).postfilter().to_arrow()
             return found.slice(0, limit) if len(found) >= limit else None
 
-        found = await of_candidates(_CANDIDATES * limit)
-        if found is None:
+        if self._is_local:  # in object storage, each vector may take a request
+            if (found := await of_candidates(_CANDIDATES * limit)) is not None:
+                return found
             matching = await self.table.count_rows(where)
             if matching <= _COMPARED_SHARE * rows:
                 return await self._compared(column, query, limit, where, columns)
-            found = await of_candidates(ceil(SPARE * limit * rows / matching))
-        return await nearest(limit).nprobes(rows).where(where).to_arrow() if found is None else found
+            if (found := await of_candidates(ceil(SPARE * limit * rows / matching))) is not None:
+                return found
+        return await nearest(limit).nprobes(rows).where(where).to_arrow()
 
     async def _compared(self, column: str, query: np.ndarray, limit: int, where: str, columns: list[str]) -> pa.Table:
         """Compare the query with every row that meets a condition."""
