@@ -75,13 +75,22 @@ export class Browser {
   }
 
   #say() {
-    if (this.#grid) this.said(this.#grid.total ? count(this.#grid.total, "video") : "No videos match the filters.");
+    if (!this.#grid) return;
+    const { total, isComplete } = this.#grid;
+    this.said(total ? count(total, "video") : isComplete ? "No videos match the filters." : "");
   }
 
   #fail(error) {
     if (!(error instanceof ApiError)) throw error;
-    this.message.replaceChildren(el("p", {}, error.message), button("Try again", () => location.reload()));
+    this.message.replaceChildren(el("p", {}, error.message), button("Try again", () => this.#retry()));
     this.message.hidden = false;
+  }
+
+  async #retry() {
+    this.message.hidden = true;
+    const grid = this.#grid;
+    await grid?.retry();
+    if (grid === this.#grid) this.#say();
   }
 
   // Shows the folders in a folder, each with the number of its videos.
