@@ -13,6 +13,7 @@ import { listen } from "./keyboard.js";
 import { emptyLibrary, showFailures, showLibrary, showTrouble, watchState } from "./library.js";
 import { favouriteButton, tagField } from "./marks.js";
 import { addressOf, followLink, overlay, pushOverlay, withoutOverlay } from "./overlay.js";
+import { keepPlace, keepPlacesFor, returnToPlace } from "./places.js";
 import { Player } from "./player.js";
 import { Preview } from "./preview.js";
 import { DUPLICATES, isEmpty, isFiltered, noFilters, ORDERS, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
@@ -68,7 +69,10 @@ async function ask(changes, shown = {}) {
   const address = writeUrl(query);
   const entry = query.like || query.file ? { ...withoutOverlay(history.state), ...shown } : {};
   if (address === location.pathname + location.search || overlay()) history.replaceState(entry, "", address);
-  else history.pushState(entry, "", address);
+  else {
+    keepPlace(shownEntry);
+    history.pushState(entry, "", address);
+  }
   showQuery();
   await run();
   await new Promise((done) => requestAnimationFrame(() => setTimeout(done))); // until a hidden element has lost the focus
@@ -98,15 +102,22 @@ async function run() {
   }
 }
 
-// Shows all videos that pass the filters.
-function browse() {
-  clear();
-  browser.show(query, view());
+// Scrolls to where the entry was, when its results are there.
+async function returnAfter(shown) {
+  const entry = shownEntry;
+  await shown;
+  if (entry === shownEntry) returnToPlace(entry);
 }
 
-function showDuplicates() {
+// Shows all videos that pass the filters.
+async function browse() {
   clear();
-  duplicates.show(view());
+  await browser.show(query, view());
+}
+
+async function showDuplicates() {
+  clear();
+  await duplicates.show(view());
 }
 
 // Plays a segment that is not among the results.
@@ -312,8 +323,9 @@ addEventListener("popstate", () => {
   query = readUrl(location.search);
   if (keyOfEntry() === before) return showOverlay(); // only a dialog was opened or closed
   closeDialogs();
+  keepPlace(before);
   showQuery();
-  run();
+  returnAfter(run());
 });
 // While the pointer is on a card, highlights the same video in the other column.
 get("columns").addEventListener("pointerover", (event) => {
@@ -332,6 +344,7 @@ listenForFiles((file) => {
   closeDialogs();
 });
 await files.load(query.file);
+keepPlacesFor(() => shownEntry);
 followLink();
 showQuery();
 sentences.field.focus();
@@ -344,7 +357,8 @@ watchState({
     if (first) filterBar.write(query.filters, view().columns);
     if (first && query.like) showQuery(); // its picture comes from the library
     showLibrary(view());
-    if (first || (empty && !isBare(view()))) run();
+    if (first) returnAfter(run());
+    else if (empty && !isBare(view())) run();
     else showWelcome();
   },
   onFailure: showTrouble,

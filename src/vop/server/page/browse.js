@@ -35,7 +35,8 @@ export class Browser {
     this.node = el("section", { class: "browser", hidden: true }, el("div", { class: "shelf" }, this.folders, this.duplicates), this.message, this.list);
   }
 
-  show(query, view) {
+  // Promises that the first videos are there.
+  async show(query, view) {
     this.view = view;
     this.duplicates.href = `?${new URLSearchParams({ view: view.id, show: DUPLICATES })}`;
     const path = browsePath(query, view.library, { skip: "SKIP", limit: "LIMIT" });
@@ -51,8 +52,9 @@ export class Browser {
       failed: (error) => this.#fail(error),
     });
     const grid = this.#grid;
-    grid.start().then(() => grid === this.#grid && this.#say());
     this.#showFolders(query.filters.folder);
+    await grid.start();
+    if (grid === this.#grid) this.#say();
   }
 
   hide() {
