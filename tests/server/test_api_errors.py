@@ -75,6 +75,38 @@ def test_an_address_that_is_not_utf_8_is_refused(client, library):
     assert results(client.get("/api/views/demo/search?q=caf%C3%A9+%EF%BF%BD"))
 
 
+def test_a_parameter_that_counts_once_is_refused_twice(client):
+    found = results(search(client, "a dog"))[0]
+    view, library = "/api/views/demo", f"/api/libraries/demo/videos/{found['video']}"
+    for name, path in {
+        "k": f"{view}/search?q=a&k=1&k=3",
+        "folder": f"{view}/search?q=a&folder=/x&folder=/y",
+        "weight": f"{view}/like/{found['segment']}?q=a&weight=1&weight=1",
+        "start_seconds": f"{library}/clip?start_seconds=0&start_seconds=0.5&end_seconds=1",
+        "limit": "/api/libraries/demo/failures?limit=1&limit=2",
+    }.items():
+        assert detail(client.get(path), 422).startswith(f"{name} is given 2 times"), path
+    assert client.get(f"{view}/search?q=a&q=b&w=1&w=-1&tag=x&tag=y&where=author%3Dbob&where=stars>1").status_code == 200
+
+
+def test_head_has_the_headers_of_get_everywhere(client):
+    found = results(search(client, "a dog"))[0]
+    for path in (
+        "/healthz",
+        "/api/state",
+        "/api/libraries/demo/tags",
+        f"/api/libraries/demo/segments/{found['segment']}",
+        f"/api/views/demo/videos/{found['video']}/moments?q=a",
+        "/api/libraries/demo/folders",
+        "/api/libraries/unknown/tags",
+        "/api/state?foldr=x",
+    ):
+        response, whole = client.head(path), client.get(path)
+        assert (response.status_code, response.content) == (whole.status_code, b""), path
+        assert response.headers["content-type"] == whole.headers["content-type"]
+        assert int(response.headers["content-length"]) > 0
+
+
 def test_a_wrong_method_gets_all_methods_of_the_path(client):
     library = "/api/libraries/demo"
     for method, path, allowed in [
@@ -82,7 +114,7 @@ def test_a_wrong_method_gets_all_methods_of_the_path(client):
         ("DELETE", f"{library}/segments/0/strip.jpg", "GET, HEAD"),
         ("PUT", f"{library}/indexing", "DELETE, POST"),
         ("GET", f"{library}/marks/0/tags/a/b", "DELETE, PUT"),
-        ("PUT", f"{library}/marks/0", "GET"),
+        ("PUT", f"{library}/marks/0", "GET, HEAD"),
         ("POST", "/", "GET, HEAD"),
     ]:
         response = client.request(method, path)

@@ -102,6 +102,43 @@ def test_favourites_and_tags_are_kept(tab, served):
     assert get_json(served, marks, **times)["tags"] == []
 
 
+def test_a_tag_with_a_comma_is_suggested_and_found(tab, served):
+    result = found(served)[0]
+    tab.goto(f"/?q={QUERY}")
+    film(tab, 0).click()
+    field = tab.get_by_label("Add a tag")
+    field.fill('"Paris, France"')
+    field.press("Enter")
+    remove = tab.get_by_role("button", name="Remove tag: Paris, France")
+    expect(remove).to_be_visible()
+    tab.keyboard.press("Escape")
+    tab.get_by_role("button", name="Filters").click()
+    tab.get_by_label("Tag", exact=True).focus()
+    suggestions = tab.locator("#own-tags option")
+    expect(suggestions).to_have_count(1)
+    tab.get_by_label("Tag", exact=True).fill(suggestions.get_attribute("value"))
+    tab.keyboard.press("Enter")
+    expect_names(tab, [result])
+    assert query_of(tab)["tag"] == ["Paris, France"]
+    tab.reload()
+    expect_names(tab, [result])
+    film(tab, 0).click()
+    remove.click()
+    expect(remove).to_have_count(0)
+
+
+def test_a_tag_that_is_refused_stays_in_its_field(tab, served):
+    tab.goto(f"/?q={QUERY}")
+    film(tab, 0).click()
+    field = tab.get_by_label("Add a tag")
+    field.fill("a;b, c")
+    field.press("Enter")
+    expect(tab.locator("#player .own-tags").get_by_role("alert")).to_contain_text("'a;b' cannot be a tag")
+    expect(field).to_have_value("a;b, c")
+    assert len(tab.problems) == 1
+    tab.problems.clear()
+
+
 def test_clips_and_lists_are_downloads(tab, served):
     results = found(served)
     tab.goto(f"/?q={QUERY}")

@@ -8,7 +8,7 @@ from contextlib import suppress
 import pytest
 from playwright.sync_api import Error, expect
 
-from server.page_steps import QUERY, expect_names, found, names, search
+from server.page_steps import QUERY, expect_names, found, get_json, names, search, views
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -48,6 +48,43 @@ def test_errors_are_shown_with_a_retry_button(tab, served):
     tab.get_by_role("button", name="Try again").click()
     expect_names(tab, found(served))
     assert len(tab.problems) == 2
+    tab.problems.clear()
+
+
+def test_videos_that_cannot_be_listed_are_asked_for_once(tab, served):
+    library = views(served)[0]["library"]
+    videos, asked = get_json(served, f"/api/libraries/{library}/videos")["results"], []
+
+    def refuse(route):
+        asked.append(route)
+        route.abort()
+
+    def serve(route):
+        skip = int(route.request.url.partition("skip=")[2].partition("&")[0])
+        route.fulfill(json={"results": [{**videos[0], "name": f"{skip}.mp4"}] * 100, "total": 10_000})
+
+    tab.route(re.compile(r"/videos\?"), refuse)
+    tab.goto("/")
+    message = tab.get_by_role("alert")
+    expect(message).to_contain_text("The server is not responding")
+    expect(tab.get_by_role("status")).to_have_text("")
+    tab.unroute_all()
+    tab.route(re.compile(r"/videos\?"), serve)
+    tab.get_by_role("button", name="Try again").click()
+    expect(tab.get_by_role("status")).to_have_text("10,000 videos")
+    tab.unroute_all()
+    tab.route(re.compile(r"/videos\?"), refuse)
+    asked.clear()
+    tab.evaluate("() => scrollTo(0, document.documentElement.scrollHeight / 2)")
+    expect(message).to_be_in_viewport()
+    tab.wait_for_timeout(500)
+    assert 1 <= len(asked) <= 2  # the rows of the window may lie on two pages
+    tab.unroute_all()
+    tab.route(re.compile(r"/videos\?"), serve)
+    tab.get_by_role("button", name="Try again").click()
+    expect(tab.locator(".card .name").first).not_to_have_text("0.mp4")
+    expect(message).to_be_hidden()
+    assert all("ERR_FAILED" in problem for problem in tab.problems)
     tab.problems.clear()
 
 

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import expect
 
 from server.browser import open_tab
-from server.page_steps import QUERY, expect_names, film, found, query_of, search
+from server.page_steps import QUERY, change_responses, expect_names, film, found, query_of, search
 
 pytestmark = pytest.mark.xdist_group("browser")
 SIZES = {"phone": {"width": 360, "height": 740}, "desktop": {"width": 1280, "height": 800}}
@@ -137,3 +137,34 @@ def test_a_link_needs_no_query(tab, served):
     expect(tab.locator("#notes li")).to_contain_text("The moment of this link cannot be played")
     assert query_of(tab) == {}
     assert "404" in tab.problems.pop()
+
+
+def test_back_and_reload_return_to_the_place(tab, served):
+    def many(response: dict, url: str) -> dict:
+        first = response["results"][0]
+        return {**response, "results": [first] * 100, "total": 500}
+
+    change_responses(tab, r"/videos\?", many)
+
+    def expect_place(place: int) -> None:
+        near = "place => Math.abs(scrollY - place) < 20 && document.querySelector('.card .name')"  # rows are rounded
+        tab.wait_for_function(near, arg=place)
+
+    tab.goto("/")
+    expect_place(0)
+    tab.evaluate("scrollTo(0, 3000)")
+    tab.wait_for_timeout(500)  # until the rows are measured
+    place = tab.evaluate("scrollY")
+    assert place > 2000
+    tab.reload()
+    expect_place(place)
+    tab.evaluate(  # a click by Playwright may scroll
+        """() => { const buttons = [...document.querySelectorAll(".card .like")];
+        buttons.find(button => button.getBoundingClientRect().top > 0).click() }"""
+    )
+    expect(tab.locator("#subject")).to_be_visible()
+    expect_place(0)
+    tab.go_back()
+    expect_place(place)
+    tab.go_forward()
+    expect_place(0)

@@ -10,7 +10,17 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-from server.page_steps import IN_FIRST_ROW, QUERY, expect_names, film, found, search, views, wait_moving
+from server.page_steps import (
+    IN_FIRST_ROW,
+    QUERY,
+    change_responses,
+    expect_names,
+    film,
+    found,
+    search,
+    views,
+    wait_moving,
+)
 
 pytestmark = pytest.mark.xdist_group("browser")
 
@@ -109,3 +119,24 @@ def seen(page: Page, number: int) -> list[list[int]]:
             inner.left + (n + 0.5) * frame < outer.right) })"""
         )
     )
+
+
+def test_a_name_from_right_to_left_is_cut_at_its_end(tab, served):
+    name = "كلب " * 20 + ".mp4"
+    first = found(served)[0]
+    change_responses(tab, r"/search\?", lambda response, _: {**response, "results": [{**first, "name": name}]})
+    tab.goto(f"/?q={QUERY}")
+    shown = tab.locator(".card .name")
+    expect(shown).to_have_text(name)
+    assert shown.evaluate("name => name.scrollWidth > name.clientWidth")
+    assert shown.evaluate("name => getComputedStyle(name).direction") == "rtl"
+    film(tab, 0).click()
+    assert tab.locator("#player-name").evaluate("name => getComputedStyle(name).direction") == "rtl"
+
+
+def test_keys_are_explained_where_they_are_shown(tab):
+    tab.goto("/")
+    keys = tab.locator(".welcome .keys")
+    expect(keys).to_be_visible()
+    tab.set_viewport_size({"width": 320, "height": 568})
+    expect(keys).to_be_hidden()

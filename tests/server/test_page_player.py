@@ -186,3 +186,13 @@ def test_the_player_shows_the_servers_error(tab):
     assert tab.problems
     assert all("404" in problem for problem in tab.problems)
     tab.problems.clear()
+
+
+def test_a_path_is_copied_where_the_browser_refuses_the_clipboard(tab):
+    tab.add_init_script(
+        "navigator.clipboard.writeText = () => Promise.reject(new DOMException('no', 'NotAllowedError'))"
+    )
+    tab.goto(f"/?q={QUERY}")
+    film(tab, 0).click()
+    tab.get_by_role("button", name="Copy path").click()
+    expect(tab.get_by_role("button", name="Copied")).to_be_visible()

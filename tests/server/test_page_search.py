@@ -93,6 +93,19 @@ def test_weights_in_the_url_are_limited_and_shown(tab):
     expect(tab.get_by_label("Weight of sentence 2")).to_have_value("-0.5")
 
 
+def test_the_weight_of_one_sentence_beside_a_moment_counts(tab, served):
+    segment, view = found(served)[0]["segment"], views(served)[0]["id"]
+    tab.goto(f"/?like={segment}&q=a+ball&w=-1")
+    path = f"/api/views/{view}/like/{segment}"
+    expected = get_json(served, path, q="a ball", w=-1)["results"]
+    assert expected != get_json(served, path, q="a ball")["results"]
+    expect_names(tab, expected)
+    expect(tab.get_by_label("Weight of sentence 1")).to_have_value("-1")
+    with tab.expect_response(lambda response: "/like/" in response.url) as response_info:
+        tab.get_by_role("button", name="Search", exact=True).click()
+    assert parse_qs(urlsplit(response_info.value.url).query)["w"] == query_of(tab)["w"] == ["-1"]
+
+
 def test_more_like_this_shows_similar_moments(tab, served):
     first = found(served)[0]
     tab.goto(f"/?q={QUERY}")

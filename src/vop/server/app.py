@@ -10,9 +10,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from fastapi import Depends, FastAPI, HTTPException, Request
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
 from starlette.routing import Match
 
 from vop.errors import UsageError, VideoError, VopError
@@ -32,7 +33,7 @@ from vop.server import (
 )
 from vop.server.access import AllowedHosts
 from vop.server.connections import CloseUnreadRequests
-from vop.server.dependencies import refuse_unknown_parameters
+from vop.server.dependencies import check_parameters
 from vop.server.errors import NotFound, StorageFull, Unavailable
 from vop.server.file_responses import OpenFile, OpenFileResponse, is_unchanged
 from vop.server.monitoring import MonitoringMiddleware, health_router, metrics_router
@@ -131,14 +132,31 @@ def create_app(
     app.add_exception_handler(RequestValidationError, _invalid_parameters)
     app.add_exception_handler(405, _wrong_method)
     for routes in _API:
-        app.include_router(routes.router, dependencies=[Depends(refuse_unknown_parameters)])
-    app.include_router(health_router)
-    if metrics:
-        app.include_router(metrics_router)
+        app.include_router(routes.router, dependencies=[Depends(check_parameters)])
+        app.include_router(_heads(routes.router), dependencies=[Depends(check_parameters)])
+    for router in [health_router, *([metrics_router] if metrics else [])]:
+        app.include_router(router)
+        app.include_router(_heads(router))
     app.add_api_route("/", _page, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_api_route("/page/search-filters.js", _page_filters, methods=["GET", "HEAD"], include_in_schema=False)
     app.add_api_route("/page/{name}", _page_file, methods=["GET", "HEAD"], include_in_schema=False)
     return app
+
+
+def _heads(router: APIRouter) -> APIRouter:
+    """Return routes that answer HEAD where the router only answers GET. HTTP requires both; servers omit the body."""
+    heads, routes = APIRouter(), [route for route in router.routes if isinstance(route, APIRoute)]
+    answered = {route.path for route in routes if route.methods and "HEAD" in route.methods}
+    for route in routes:
+        if route.methods and "GET" in route.methods and route.path not in answered:
+            heads.add_api_route(
+                route.path,
+                route.endpoint,
+                methods=["HEAD"],
+                response_class=route.response_class,
+                include_in_schema=False,
+            )
+    return heads
 
 
 _PAGE_FILES = {path.name: path for path in PAGE.iterdir() if path != SIGN_IN_PAGE}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import cache
-from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints
 
 from fastapi import Depends, HTTPException, Path, Request, params
 
@@ -40,23 +40,30 @@ SegmentId = Annotated[str, Path(description="A segment's id, from the results of
 VideoId = Annotated[str, Path(description="A video's id, from the results of a search.")]
 
 
-async def refuse_unknown_parameters(request: Request) -> None:
-    """Raise a UsageError for a query parameter that the route does not have: a misspelt one would have no effect."""
-    known = _query_parameters(request.scope["endpoint"]) | _LINK_PARAMETERS
+async def check_parameters(request: Request) -> None:
+    """Raise a UsageError for a query parameter without effect: an unknown one, or one that is given again."""
+    repeatable = _query_parameters(request.scope["endpoint"]) | dict.fromkeys(_LINK_PARAMETERS, False)
     for name in request.query_params:
-        if name not in known:
+        values = request.query_params.getlist(name)
+        if name not in repeatable:
             raise UsageError(f"unknown parameter {name!r}; /api/openapi.json lists all parameters")
+        if len(values) > 1 and not repeatable[name]:
+            raise UsageError(
+                f"{name} is given {len(values)} times, as {', '.join(map(repr, values[:3]))}; give it once"
+            )
 
 
 @cache
-def _query_parameters(endpoint: Callable[..., Any]) -> frozenset[str]:
-    """Return the names of the parameters that the function of a route takes as `Query()`."""
-    names: set[str] = set()
+def _query_parameters(endpoint: Callable[..., Any]) -> dict[str, bool]:
+    """Return the names of the parameters that the function of a route takes as `Query()`, and which can be repeated."""
+    found: dict[str, bool] = {}
     for name, hint in get_type_hints(endpoint, include_extras=True).items():
         kind, *metadata = get_args(hint) or [hint]
         if any(isinstance(one, params.Query) for one in metadata):
-            names |= set(getattr(kind, "model_fields", [name]))
-    return frozenset(names)
+            fields = getattr(kind, "model_fields", None)
+            kinds = {name: kind} if fields is None else {field: info.annotation for field, info in fields.items()}
+            found |= {field: get_origin(annotation) is list for field, annotation in kinds.items()}
+    return found
 
 
 async def admit(request: Request, services: Services, work: Callable[[], Awaitable[T]]) -> T:

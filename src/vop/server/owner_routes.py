@@ -10,6 +10,7 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Path, Query, Request
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from vop.search.owners import MAX_CHARACTERS, Marks, Target
 from vop.search.store import Store
@@ -19,6 +20,15 @@ from vop.server.schemas import MarkState, MomentTimes, OwnMark, OwnMarks, TagCou
 from vop.server.services import Services
 
 router = APIRouter(prefix="/api/libraries/{library}", responses=PROBLEMS)
+
+
+class _Text(PathConvertor):
+    """As `path`, with line breaks, which are spaces in a tag."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("text", _Text())
 
 TargetId = Annotated[str, Path(max_length=100, description="The id of a video or of a segment.")]
 Tag = Annotated[str, Path(max_length=4 * MAX_CHARACTERS, description="A tag; / is allowed in it.")]
@@ -50,7 +60,7 @@ async def mark(
     return await _answer(request, services, library, id, times, None)
 
 
-@router.put("/marks/{id}/tags/{tag:path}")
+@router.put("/marks/{id}/tags/{tag:text}")
 async def add_tag(
     request: Request, services: ServicesDependency, library: LibraryName, id: TargetId, tag: Tag, times: Times
 ) -> MarkState:
@@ -58,7 +68,7 @@ async def add_tag(
     return await _answer(request, services, library, id, times, lambda own, target: own.changed(target, add=[tag]))
 
 
-@router.delete("/marks/{id}/tags/{tag:path}")
+@router.delete("/marks/{id}/tags/{tag:text}")
 async def remove_tag(
     request: Request, services: ServicesDependency, library: LibraryName, id: TargetId, tag: Tag, times: Times
 ) -> MarkState:

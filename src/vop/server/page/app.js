@@ -13,6 +13,7 @@ import { listen } from "./keyboard.js";
 import { emptyLibrary, showFailures, showLibrary, showTrouble, watchState } from "./library.js";
 import { favouriteButton, tagField } from "./marks.js";
 import { addressOf, followLink, overlay, pushOverlay, withoutOverlay } from "./overlay.js";
+import { keepPlace, keepPlacesFor, returnToPlace } from "./places.js";
 import { Player } from "./player.js";
 import { Preview } from "./preview.js";
 import { DUPLICATES, isEmpty, isFiltered, noFilters, ORDERS, PAGE_SIZES, readUrl, title, writeUrl } from "./query.js";
@@ -27,6 +28,7 @@ let query = readUrl(location.search);
 let columns = [];
 let running = new AbortController();
 let shownEntry = ""; // the key of the history entry whose results are shown
+let byKeyboard = false; // whether the last input was a key: on a phone, the focus of the field opens a keyboard
 const files = new KeptFiles();
 
 const actions = {
@@ -47,7 +49,7 @@ const actions = {
   duplicates: () => ask({ ...readUrl(""), view: query.view, show: DUPLICATES }),
   folder: (folder) => ask({ filters: { ...query.filters, folder }, k: PAGE_SIZES[0] }),
   favourite: (moment, column) => !state.limits.read_only && favouriteButton(column.view.library, moment, sayProblem),
-  tags: (moment, column) => !state.limits.read_only && tagField((column?.view ?? view()).library, moment, sayProblem),
+  tags: (moment, column) => !state.limits.read_only && tagField((column?.view ?? view()).library, moment),
 };
 const preview = new Preview();
 const player = new Player(actions);
@@ -60,15 +62,21 @@ const saveList = new SaveList({ failed: (sentence) => sayProblem(sentence) });
 const more = button("Show more", showMore, { class: "button more", hidden: true });
 get("main").append(browser.node, duplicates.node, more);
 
-// Searches with the typed sentences and these changes of the query, as a new history entry.
-function ask(changes, shown = {}) {
+// Searches with the typed sentences and these changes of the query, as a new history entry. If what had the focus was
+// replaced, keys go on at the search field.
+async function ask(changes, shown = {}) {
   query = { ...query, show: "", ...sentences.read(), ...changes };
   const address = writeUrl(query);
   const entry = query.like || query.file ? { ...withoutOverlay(history.state), ...shown } : {};
   if (address === location.pathname + location.search || overlay()) history.replaceState(entry, "", address);
-  else history.pushState(entry, "", address);
+  else {
+    keepPlace(shownEntry);
+    history.pushState(entry, "", address);
+  }
   showQuery();
-  run();
+  await run();
+  await new Promise((done) => requestAnimationFrame(() => setTimeout(done))); // until a hidden element has lost the focus
+  if (byKeyboard && document.activeElement === document.body) sentences.field.focus();
 }
 
 // Differs between any two history entries, apart from open dialogs.
@@ -94,15 +102,22 @@ async function run() {
   }
 }
 
-// Shows all videos that pass the filters.
-function browse() {
-  clear();
-  browser.show(query, view());
+// Scrolls to where the entry was, when its results are there.
+async function returnAfter(shown) {
+  const entry = shownEntry;
+  await shown;
+  if (entry === shownEntry) returnToPlace(entry);
 }
 
-function showDuplicates() {
+// Shows all videos that pass the filters.
+async function browse() {
   clear();
-  duplicates.show(view());
+  await browser.show(query, view());
+}
+
+async function showDuplicates() {
+  clear();
+  await duplicates.show(view());
 }
 
 // Plays a segment that is not among the results.
@@ -155,6 +170,16 @@ function showQuery() {
 
 const segmentPath = (library, segment) =>
   `api/libraries/${encodeURIComponent(library)}/segments/${encodeURIComponent(segment)}`;
+
+// Suggests the library's tags in the field that has the focus.
+async function suggestTags() {
+  try {
+    const { tags } = await call(`api/libraries/${encodeURIComponent(view().library)}/tags`);
+    filterBar.suggest(tags.map(({ tag }) => tag));
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error; // tags can be typed without suggestions
+  }
+}
 
 function closeDialogs() {
   for (const dialog of document.querySelectorAll("dialog[open]")) dialog.close();
@@ -268,11 +293,14 @@ function upload() {
 
 const nextSize = () => PAGE_SIZES.find((size) => size > query.k && size <= state.limits.max_k);
 
-function showMore() {
+async function showMore() {
+  const [shown] = columns.map(({ cards }) => cards.length);
+  const focused = document.activeElement === more;
   query = { ...query, k: nextSize() };
   history.replaceState(history.state, "", writeUrl(query));
   shownEntry = keyOfEntry();
-  run();
+  await run();
+  if (focused) columns[0]?.cards[shown]?.film.focus();
 }
 
 get("search").addEventListener("submit", (event) => {
@@ -295,8 +323,9 @@ addEventListener("popstate", () => {
   query = readUrl(location.search);
   if (keyOfEntry() === before) return showOverlay(); // only a dialog was opened or closed
   closeDialogs();
+  keepPlace(before);
   showQuery();
-  run();
+  returnAfter(run());
 });
 // While the pointer is on a card, highlights the same video in the other column.
 get("columns").addEventListener("pointerover", (event) => {
@@ -305,6 +334,9 @@ get("columns").addEventListener("pointerover", (event) => {
   for (const card of cards) card.classList.toggle("twin", card.dataset.video === video);
 });
 
+addEventListener("keydown", () => (byKeyboard = true), true);
+addEventListener("pointerdown", () => (byKeyboard = false), true);
+document.addEventListener("focusin", ({ target }) => target.getAttribute("list") === filterBar.tags.id && suggestTags());
 listen({ search: sentences.field, films: () => [...document.querySelectorAll(".film")] });
 listenForFiles((file) => {
   files.add(file);
@@ -312,6 +344,7 @@ listenForFiles((file) => {
   closeDialogs();
 });
 await files.load(query.file);
+keepPlacesFor(() => shownEntry);
 followLink();
 showQuery();
 sentences.field.focus();
@@ -324,7 +357,8 @@ watchState({
     if (first) filterBar.write(query.filters, view().columns);
     if (first && query.like) showQuery(); // its picture comes from the library
     showLibrary(view());
-    if (first || (empty && !isBare(view()))) run();
+    if (first) returnAfter(run());
+    else if (empty && !isBare(view())) run();
     else showWelcome();
   },
   onFailure: showTrouble,

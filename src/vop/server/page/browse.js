@@ -35,7 +35,8 @@ export class Browser {
     this.node = el("section", { class: "browser", hidden: true }, el("div", { class: "shelf" }, this.folders, this.duplicates), this.message, this.list);
   }
 
-  show(query, view) {
+  // Promises that the first videos are there.
+  async show(query, view) {
     this.view = view;
     this.duplicates.href = `?${new URLSearchParams({ view: view.id, show: DUPLICATES })}`;
     const path = browsePath(query, view.library, { skip: "SKIP", limit: "LIMIT" });
@@ -51,8 +52,9 @@ export class Browser {
       failed: (error) => this.#fail(error),
     });
     const grid = this.#grid;
-    grid.start().then(() => grid === this.#grid && this.#say());
     this.#showFolders(query.filters.folder);
+    await grid.start();
+    if (grid === this.#grid) this.#say();
   }
 
   hide() {
@@ -75,13 +77,22 @@ export class Browser {
   }
 
   #say() {
-    if (this.#grid) this.said(this.#grid.total ? count(this.#grid.total, "video") : "No videos match the filters.");
+    if (!this.#grid) return;
+    const { total, isComplete } = this.#grid;
+    this.said(total ? count(total, "video") : isComplete ? "No videos match the filters." : "");
   }
 
   #fail(error) {
     if (!(error instanceof ApiError)) throw error;
-    this.message.replaceChildren(el("p", {}, error.message), button("Try again", () => location.reload()));
+    this.message.replaceChildren(el("p", {}, error.message), button("Try again", () => this.#retry()));
     this.message.hidden = false;
+  }
+
+  async #retry() {
+    this.message.hidden = true;
+    const grid = this.#grid;
+    await grid?.retry();
+    if (grid === this.#grid) this.#say();
   }
 
   // Shows the folders in a folder, each with the number of its videos.

@@ -75,7 +75,7 @@ function caption(moment, actions) {
   return el(
     "div",
     { class: "caption" },
-    el("span", { class: "name", title: moment.path }, moment.name),
+    el("span", { class: "name", dir: "auto", title: moment.path }, moment.name),
     el("span", { class: "side" }, ...side),
     el("span", { class: "where" }, ...where),
   );

@@ -89,12 +89,19 @@ export class Controls {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const step = { ArrowLeft: -STEP_SECONDS, ArrowRight: STEP_SECONDS }[event.key];
     const onButton = event.target.matches("button");
-    if (step) this.seekTo(Math.min(Math.max(Number(this.seek.value) + step, 0), this.#duration));
+    const letter = event.key.toLowerCase(); // also with Caps Lock
+    if (step) this.#move(step);
     else if (event.key === " " && !onButton) this.toggle();
-    else if (event.key === "m") this.mute();
-    else if (event.key === "f") this.fullScreen();
+    else if (letter === "m") this.mute();
+    else if (letter === "f") this.fullScreen();
     else return;
     event.preventDefault();
+  }
+
+  // The bar moves at once, so that the next key starts from there and not from where the video still is.
+  #move(step) {
+    this.say(Math.min(Math.max(Number(this.seek.value) + step, 0), this.#duration));
+    this.seekTo(Number(this.seek.value));
   }
 
   #showPlaying() {

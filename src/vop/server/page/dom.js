@@ -63,8 +63,11 @@ export function fileSize(bytes) {
 }
 
 export async function copy(text) {
-  if (navigator.clipboard) return navigator.clipboard.writeText(text);
-  // Browsers have no clipboard API on plain HTTP from another machine.
+  try {
+    return await navigator.clipboard.writeText(text);
+  } catch {
+    // Browsers have no clipboard API on plain HTTP from another machine, and may refuse its use.
+  }
   const area = el("textarea", { class: "unseen" });
   area.value = text;
   (document.querySelector("dialog[open]") ?? document.body).append(area);

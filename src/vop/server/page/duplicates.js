@@ -95,7 +95,7 @@ function makeVersion(version, open, label = "") {
     el(
       "div",
       {},
-      el("p", { class: "name", title: path }, name, label ? el("span", { class: "mark" }, label) : null),
+      el("p", { class: "name", title: path }, el("bdi", {}, name), label ? el("span", { class: "mark" }, label) : null),
       el("p", { class: "facts" }, ...facts.filter(Boolean).map((fact) => el("span", {}, fact))),
       version.part_of == null ? null : el("p", { class: "facts" }, `A cut of ${version.part_of.split("/").at(-1)}, from ${clock(version.start_seconds)}`),
       ...copies.map((copy) => el("p", { class: "facts" }, `The same file again: ${copy}`)),

@@ -1,7 +1,7 @@
 // The filters: a bar that can be opened, and a chip for each active filter.
 
 import { clock, el, get, icon, readClock } from "./dom.js";
-import { activeFilters, FIELDS, OPERATORS, withoutFilter } from "./query.js";
+import { activeFilters, FIELDS, OPERATORS, quotedTag, withoutFilter } from "./query.js";
 
 export class FilterBar {
   // changed(filters): the user has changed them
@@ -40,7 +40,7 @@ export class FilterBar {
 
   // Suggests the tags that the library has.
   suggest(tags) {
-    this.tags.replaceChildren(...tags.map((tag) => el("option", { value: tag })));
+    this.tags.replaceChildren(...tags.map((tag) => el("option", { value: quotedTag(tag) })));
   }
 
   #build() {
@@ -87,12 +87,17 @@ export class FilterBar {
     const active = activeFilters(this.filters);
     this.chips.hidden = !active.length;
     this.toggle.classList.toggle("on", active.length > 0);
-    this.chips.replaceChildren(...active.map((filter) => el("li", {}, this.#chip(filter))));
+    this.chips.replaceChildren(...active.map((filter, place) => el("li", {}, this.#chip(filter, place))));
   }
 
-  #chip(filter) {
+  // Removing a chip moves the focus to the next one.
+  #chip(filter, place) {
     const text = chipText(filter);
-    const remove = () => this.changed(withoutFilter(this.filters, filter));
+    const remove = () => {
+      this.changed(withoutFilter(this.filters, filter));
+      const chips = [...this.chips.querySelectorAll("button")];
+      (chips[place] ?? chips.at(-1) ?? this.toggle).focus();
+    };
     return el("button", { type: "button", "aria-label": `Remove filter: ${text}`, onclick: remove }, text, icon("close"));
   }
 }

@@ -11,6 +11,7 @@ export class Grid {
   #shown = new Map(); // number of the item -> its card
   #waiting = 0;
   #stopped = false;
+  #failed = false; // no further requests until `retry`
 
   // load(offset, limit): promises {items, total}; make(item): a card
   constructor({ list, load, make, failed }) {
@@ -30,6 +31,15 @@ export class Grid {
     await this.#page(0);
     this.#draw();
     this.#measure();
+  }
+
+  get isComplete() {
+    return !this.#failed;
+  }
+
+  async retry() {
+    this.#failed = false;
+    await this.start();
   }
 
   get total() {
@@ -91,7 +101,7 @@ export class Grid {
     if (there && !there.empty) return there;
     const items = this.#pages.get(Math.floor(number / PAGE));
     const item = Array.isArray(items) ? items[number % PAGE] : undefined;
-    if (!item) this.#page(Math.floor(number / PAGE)).then(() => this.#later());
+    if (!item && !this.#failed) this.#page(Math.floor(number / PAGE)).then(() => this.#later());
     if (!item && there) return there;
     there?.remove();
     const card = item ? this.make(item) : emptyCard();
@@ -118,6 +128,7 @@ export class Grid {
       }
     } catch (error) {
       this.#pages.delete(number);
+      this.#failed = true;
       if (!this.#stopped) this.failed(error);
     }
   }

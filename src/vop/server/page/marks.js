@@ -2,7 +2,7 @@
 
 import { ApiError, call } from "./api.js";
 import { button, el, icon } from "./dom.js";
-import { tagsIn } from "./query.js";
+import { quotedTag, tagsIn } from "./query.js";
 
 const targetOf = (library, moment) => {
   const times = new URLSearchParams({ start_seconds: moment.start_seconds, end_seconds: moment.end_seconds });
@@ -32,20 +32,32 @@ export function favouriteButton(library, moment, failed) {
   return made;
 }
 
-// Returns the tags of a moment, each with a button that removes it, and a field for more.
-export function tagField(library, moment, failed) {
+// Returns the tags of a moment, each with a button that removes it, and a field for more. Tags that the server refuses
+// stay in the field.
+export function tagField(library, moment) {
   const list = el("ul", { class: "chips" });
   const field = el("input", { type: "text", class: "tag-field", placeholder: "Add a tag", "aria-label": "Add a tag", list: "own-tags" });
+  const note = el("p", { class: "warn", role: "alert", hidden: true });
+  const say = (sentence) => {
+    note.textContent = sentence;
+    note.hidden = !sentence;
+  };
   const set = (tag, on) =>
-    attempt(failed, async () => {
+    attempt(say, async () => {
       const state = await change(library, moment, `tags/${encodeURIComponent(tag)}`, on);
       moment.tags = state.tags;
       show();
     });
+  const drop = async (tag) => {
+    const place = moment.tags.indexOf(tag);
+    if (!(await set(tag, false))) return;
+    const chips = [...list.querySelectorAll("button")];
+    (chips[place] ?? chips.at(-1) ?? field).focus();
+  };
   const show = () => {
     const chips = (moment.tags ?? []).map((tag) => {
       const remove = { class: "", "aria-label": `Remove tag: ${tag}` };
-      const chip = button(tag, () => set(tag, false), remove);
+      const chip = button(tag, () => drop(tag), remove);
       chip.append(icon("close"));
       return el("li", {}, chip);
     });
@@ -54,19 +66,23 @@ export function tagField(library, moment, failed) {
   field.addEventListener("keydown", async (event) => {
     if (event.key !== "Enter") return;
     event.preventDefault();
-    for (const tag of tagsIn(field.value)) await set(tag, true);
-    field.value = "";
+    const refused = [];
+    for (const tag of tagsIn(field.value)) if (refused.length || !(await set(tag, true))) refused.push(tag);
+    field.value = refused.map(quotedTag).join(", ");
   });
   show();
-  return el("div", { class: "own-tags" }, list, field);
+  return el("div", { class: "own-tags" }, list, field, note);
 }
 
+// Returns whether the work succeeded; otherwise says why it did not.
 async function attempt(failed, work) {
   try {
     failed("");
     await work();
+    return true;
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     failed(error.message);
+    return false;
   }
 }

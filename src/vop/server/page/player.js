@@ -71,7 +71,7 @@ export class Player {
     const place = moment.place && `${moment.place.latitude.toFixed(4)}, ${moment.place.longitude.toFixed(4)}`;
     const facts = [timeRange(moment), howSimilar(moment), day(moment.date), place, folderOf(moment.path)].filter(Boolean);
     const about = el("p", { class: "facts" }, ...facts.map((text) => el("span", {}, text)));
-    const name = el("h2", { id: "player-name", title: moment.path }, moment.name);
+    const name = el("h2", { id: "player-name", dir: "auto", title: moment.path }, moment.name);
     const matched = moment.line || (this.#column?.hasWords && !moment.is_weak) ? matchedLine(moment) : null;
     const head = el("header", {}, el("div", {}, name, about, matched), crossButton("Close", () => this.dialog.close()));
     this.controls.show(moment);
@@ -101,7 +101,12 @@ export class Player {
   #buttons(moment) {
     const to = (label, step) => {
       const other = this.#column?.neighbour(moment, step);
-      return button(label, () => this.open(other, this.#column), { disabled: !other });
+      const open = (event) => {
+        this.open(other, this.#column);
+        const byKeyboard = event.detail === 0;
+        if (byKeyboard) this.dialog.querySelector(`[data-step="${step}"]:enabled`)?.focus();
+      };
+      return button(label, open, { disabled: !other, "data-step": step });
     };
     const again = button(`Play from ${clock(moment.start_seconds)}`, () => this.#seekTo(moment.start_seconds));
     const like = button("More like this", () => {

@@ -34,22 +34,28 @@ export function readUrl(search) {
     file: url.get("file") ?? "",
     view: url.get("view") ?? "",
     compare: url.get("compare") ?? "",
-    order: url.get("order") in ORDERS ? url.get("order") : "match",
+    order: Object.hasOwn(ORDERS, url.get("order")) ? url.get("order") : "match",
     k: PAGE_SIZES.includes(k) ? k : PAGE_SIZES[0],
     filters: { ...filters, conditions: url.getAll(CONDITION) },
     show: url.get("show") === DUPLICATES ? DUPLICATES : "",
   };
 }
 
-// The value of a filter is a text. Tags are separated by commas; a switch is "true".
+// The value of a filter is a text. A switch is "true".
 function readFilter({ kind }, values) {
-  if (kind === "tag") return values.filter(Boolean).join(", ");
+  if (kind === "tag") return values.filter(Boolean).map(quotedTag).join(", ");
   const [value = ""] = values;
   if (kind === "switch") return value === "true" ? value : "";
   return kind === "seconds" && !(Number(value) > 0) ? "" : value;
 }
 
-export const tagsIn = (text) => [...new Set(text.split(",").map((tag) => tag.trim()).filter(Boolean))];
+// Tags in a text are separated by commas. A tag with a comma is in quotes.
+export function tagsIn(text) {
+  const tags = [...text.matchAll(/"([^"]*)"|[^,]+/g)].map(([all, quoted]) => (quoted ?? all).trim());
+  return [...new Set(tags.filter(Boolean))];
+}
+
+export const quotedTag = (tag) => (tag.includes(",") ? `"${tag}"` : tag);
 
 // Returns the nearest weight that a slider can show, so that the search uses the weights on the page.
 function readWeight(text) {
@@ -125,10 +131,10 @@ export function title(query) {
   return [...query.sentences.map(({ text }) => text), example].filter(Boolean).join(" · ");
 }
 
-// Omits the weight of a single sentence, because it has no effect.
+// Omits weights of 1, which is the default.
 function sentenceParameters(query) {
   const url = new URLSearchParams();
-  const weighted = query.sentences.length > 1 && query.sentences.some(({ weight }) => weight !== 1);
+  const weighted = query.sentences.some(({ weight }) => weight !== 1);
   for (const { text } of query.sentences) url.append("q", text);
   if (weighted) for (const { weight } of query.sentences) url.append("w", weight);
   return url;

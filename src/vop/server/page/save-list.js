@@ -14,6 +14,7 @@ export class SaveList {
     this.select = get("save-list");
     const options = Object.entries(FORMATS).map(([value, name]) => el("option", { value }, name));
     this.select.append(...options);
+    this.select.addEventListener("keydown", (event) => openByKey(this.select, event));
     this.select.addEventListener("change", () => this.#save(this.select.value));
   }
 
@@ -41,6 +42,14 @@ export class SaveList {
       this.failed(error instanceof ApiError ? error.message : "The server is not responding. Is vop serve still running?");
     }
   }
+}
+
+// Keys that would choose an item of the closed list, and so save a file, open the list instead.
+function openByKey(select, event) {
+  const chooses = event.key.length === 1 || /^(Arrow|Page|Home|End)/.test(event.key);
+  if (!chooses || event.ctrlKey || event.metaKey || event.altKey || !select.showPicker) return;
+  event.preventDefault();
+  select.showPicker();
 }
 
 function nameIn(response) {

@@ -70,9 +70,9 @@ export class Sentences {
     if (row.field.value.trim()) this.changed();
   }
 
-  // The first sentence has a weight only if there are others.
+  // The weight of a single sentence is shown only where an address gives it.
   #arrange() {
-    this.weight.node.hidden = !this.rows.children.length;
+    this.weight.node.hidden = !this.rows.children.length && this.weight.get() === 1;
   }
 
   #setChip({ like, file }, label, picture) {
