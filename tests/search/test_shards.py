@@ -246,6 +246,15 @@ def test_files_that_a_clean_up_deleted_are_read_again(a_part, folder, by_one_pro
     assert_equal(folder, by_one_process()[1])
 
 
+def test_frames_of_unpublished_segments_stay(a_part, folder, index_videos, videos, tmp_path):
+    index_videos(videos["a"], keep_frames=True)
+    a_part(1, parts=1)
+    index_videos(videos["a"])
+    commands.publish(folder)
+    names = {path.stem for path in (folder / "frames").rglob("*.safetensors")}
+    assert names == {row["segment"] for row in rows(folder).values()}
+
+
 def test_parts_of_a_batch_job(a_part, folder, by_one_process, videos, monkeypatch):
     first = a_part(1)
     assert (first.written, first.finished) == (first.shards // 2, first.shards // 2)
