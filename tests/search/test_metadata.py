@@ -36,6 +36,11 @@ def test_a_matching_path_overrides_a_matching_name(tmp_path):
     assert table.of(Path("/w/a.mp4")) == {"author": "any"}
 
 
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match="directory; give a CSV file"):
+        read_metadata(tmp_path)
+
+
 @pytest.mark.parametrize("head", ["Video,author,title", "author, FILE ,title", "author,title,video_path"])
 def test_the_video_column_is_detected(tmp_path, head):
     names = [name.strip() for name in head.split(",")]
