@@ -357,6 +357,9 @@ def forget(
         kept = _below(paths, library.removed.videos()) if for_good else []
         if not found and not kept:
             raise UsageError(f"{library.path} has no video at or below {', '.join(map(str, paths))}")
+        folders.drop_below(
+            library.path, absolute_paths(paths)
+        )  # first: a killed call can be repeated while it has videos
         if tags:
             removed = library.removed.videos()
             videos = {*(records[path].video for path in found), *(removed[path] for path in kept)}
@@ -366,7 +369,6 @@ def forget(
             library.removed.drop(kept)
         else:
             library.move_to_removed(found)
-        folders.drop_below(library.path, absolute_paths(paths))
         tidy(library)
     return len({*found, *kept})
 
