@@ -126,6 +126,7 @@ def test_a_library_that_cannot_be_written_is_named(tmp_path):
     (library / LOCK).mkdir()  # stands for a disk that is read only
     with pytest.raises(VopError, match="library cannot be changed"):
         forget(library, [tmp_path / "a.mp4"])
+    assert Library.open(library).check().sound
 
 
 def test_unavailable_folders_are_told(tmp_path):

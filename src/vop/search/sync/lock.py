@@ -19,6 +19,10 @@ LOCK = ".lock"
 logger = logging.getLogger(__name__)
 
 
+class UnwritableLibrary(VopError):
+    """A library lies in a folder in which its lock cannot be made."""
+
+
 def check_folder(path: Location) -> None:
     """Check that a folder is a library or can become one: it is new, empty, or left by an interrupted attempt.
 
@@ -57,7 +61,7 @@ def library_lock(path: Location, *, waiting: Callable[[], None] = lambda: None, 
         sealing: whether to update the checksums.
 
     Raises:
-        VopError: the folder cannot be written.
+        UnwritableLibrary: the folder cannot be written.
     """
     if isinstance(path, Address):
         lease = hold(path.at(f"{path.key}/{LOCK}"), waiting)
@@ -75,7 +79,7 @@ def library_lock(path: Location, *, waiting: Callable[[], None] = lambda: None, 
         waiting()
         lock.acquire()
     except OSError as error:
-        raise VopError(
+        raise UnwritableLibrary(
             f"{path} cannot be changed: {error.strerror}. It must be on a disk that can be written and has free space"
         ) from error
     try:
