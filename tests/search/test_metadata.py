@@ -101,7 +101,9 @@ def test_a_table_may_have_no_videos(tmp_path):
     assert (table.columns, table.of(Path("/v/a.mp4"))) == (("author",), {})
 
 
-@pytest.mark.parametrize("name", ["two words", 'it\'s "odd" %_ü😀', "Author", "a-b/c\\d", "select"])
+@pytest.mark.parametrize(
+    "name", ["two words", 'it\'s "odd" %_ü😀', "Author", "a-b/c\\d", "select", "x=y", ">=", "a>b {1}"]
+)
 def test_allowed_column_names_can_be_stored_and_filtered(tmp_path, name):
     """A name is used in SQL and in the schema of the database."""
     quoted = name.replace('"', '""')
