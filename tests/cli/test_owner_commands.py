@@ -89,7 +89,7 @@ def test_videos_that_are_removed_for_good_keep_their_tags_unless_told_otherwise(
         (["tag", "/none", "--add", "x"], "no video at or below /none"),
         (["tag", "/v", "--add", "a;b"], "'a;b' cannot be a tag"),
         (["tag", "/v", "/v/lake.mp4", "--start", "1", "--add", "x"], "2 paths are given"),
-        (["favourite", "/v/lake.mp4", "--start", "40"], "from 40 to 30 s"),
+        (["favourite", "/v/lake.mp4", "--start", "40"], "from 0 to 30 s"),
         (["list", "-k", "0"], "-k 0"),
         (["list", "--after", "soon"], "'soon'"),
         (["tags", "--import", "none.csv"], "none.csv does not exist"),

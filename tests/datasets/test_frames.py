@@ -128,6 +128,18 @@ def test_frames_of_another_decoder_version_are_decoded_again(video, store, monke
     assert not store.is_cached(video)
 
 
+def test_what_a_killed_process_left_in_the_cache_is_deleted(video, store):
+    store.load(video)
+    cached = store.cache_path(video)
+    old, new = cached.with_name(f".tmp-01234567-{cached.name}"), cached.with_name(f".tmp-89abcdef-{cached.name}")
+    for file in (old, new):
+        file.write_bytes(b"unfinished")
+    os.utime(old, (1, 1))
+    with store.isolated() as isolated:
+        assert isolated.is_cached(video)
+    assert sorted(cached.parent.iterdir()) == sorted([cached, new])  # another process may be writing the new one
+
+
 def test_unreadable_videos_are_not_cached(tmp_path, store):
     (tmp_path / "empty.mp4").touch()
     with pytest.raises(VideoError, match=r"empty\.mp4: the file is empty"):

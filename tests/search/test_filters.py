@@ -57,8 +57,11 @@ def test_folders_match_as_in_python(library, folder):
     assert found(library, Filters(folder=folder)) == expected(lambda file: in_folder(file, folder))
 
 
-def test_a_folder_may_start_with_a_dot(library):
-    assert found(library, Filters(folder="./2024/summer")) == found(library, Filters(folder="2024/summer"))
+@pytest.mark.parametrize("folder", ["./2024/summer", "2024//summer/.", "2024/winter/../summer/"])
+def test_spellings_of_a_folder(library, folder):
+    assert found(library, Filters(folder=folder)) == found(library, Filters(folder="2024/summer"))
+    absolute = Filters(folder=f"//v/{folder}")
+    assert found(library, absolute) == found(library, Filters(folder="/v/2024/summer"))
     assert len(found(library, Filters(folder="2024/summer"))) == 2 * len(NAMES)
 
 

@@ -14,7 +14,9 @@ from vop.cli import main
 from vop.errors import UsageError, VopError
 from vop.search import folders
 from vop.search.library import Library
+from vop.search.store import Store
 from vop.search.sync import forget
+from vop.search.sync.lock import LOCK
 from vop.storage.address import Address
 
 
@@ -99,6 +101,32 @@ def test_forgetting_a_folder_or_pruning_a_file_drops_it(index_videos, folder, vi
     assert paths_of(folder) == [str(tmp_path / "videos")]
     forget(folder, [tmp_path / "videos"])
     assert paths_of(folder) == []
+
+
+def test_a_killed_forgetting_can_be_repeated(tmp_path, monkeypatch):
+    library = Library.open(small_library(tmp_path / "library", tmp_path / "videos" / "a.mp4"))
+    folders.remember(library.path, [tmp_path / "videos"])
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    for place, step in ((folders, "drop_below"), (Store, "move_to_removed"), (Store, "remove")):
+        with monkeypatch.context() as patch:
+            patch.setattr(place, step, die)
+            with pytest.raises(KeyboardInterrupt):
+                forget(library.path, [tmp_path / "videos"])
+    assert forget(library.path, [tmp_path / "videos"]) == 1
+    assert paths_of(library.path) == []
+    assert list(library.restore()) == [str(tmp_path / "videos" / "a.mp4")]
+
+
+def test_a_library_that_cannot_be_written_is_named(tmp_path):
+    library = small_library(tmp_path / "library", tmp_path / "a.mp4")
+    (library / LOCK).unlink(missing_ok=True)
+    (library / LOCK).mkdir()  # stands for a disk that is read only
+    with pytest.raises(VopError, match="library cannot be changed"):
+        forget(library, [tmp_path / "a.mp4"])
+    assert Library.open(library).check().sound
 
 
 def test_unavailable_folders_are_told(tmp_path):

@@ -20,7 +20,8 @@ from vop.search.library import Library
 from vop.search.manifest import SegmentationConfig
 from vop.search.schema import clip_of
 from vop.search.store import Store
-from vop.search.sync import forget, index, ingest, reader, restore
+from vop.search.sync import forget, index, ingest, preview, reader, restore
+from vop.video.find import LISTED
 from vop.video.frames import read_frames
 
 
@@ -238,6 +239,36 @@ def test_one_file_with_two_paths_is_not_a_copy(index_videos, folder, videos, tmp
     assert (report.unchanged, report.failures) == (4, [])
     assert index_videos(tmp_path / "videos" / ".." / "videos").unchanged == 4
     assert len(rows(folder)) == 6
+
+
+def test_hard_links_are_indexed_by_one_name(index_videos, folder, videos, no_decoding):
+    at = videos["a"].parent
+    for name in ("0.mp4", "z.mp4"):
+        os.link(videos["a"], at / name)
+    report = index_videos()
+    assert (report.added, report.unchanged, report.passed_over[LISTED], report.failures) == (4, 0, 2, [])
+    paths = {path for path, _ in rows(folder)}
+    shutil.copy2(videos["a"], at / "y.mp4")  # has its time, too
+    (copy,) = index_videos().failures
+    assert copy.path == str(at / "y.mp4")
+    no_decoding()
+    assert preview(folder, [at]).new == []
+    report = index_videos()
+    assert (report.unchanged, report.passed_over[LISTED]) == (4, 2)
+    assert {path for path, _ in rows(folder)} == paths
+    (name,) = paths & {"0.mp4", "a.mp4", "z.mp4"}
+    (at / name).unlink()
+    assert index_videos().moved == 1
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink])
+def test_a_video_that_became_a_link_is_removed(index_videos, folder, videos, link):
+    index_videos()
+    videos["a"].unlink()
+    link(videos["c"], videos["a"])
+    report = index_videos()
+    assert (report.unchanged, report.passed_over[LISTED], report.failures) == (3, 1, [])
+    assert {path for path, _ in rows(folder)} == {"b.mp4", "c.mp4", "d.mp4"}
 
 
 def test_a_moved_run_can_be_given(index_videos, folder, videos, tmp_path, tiny_folder):

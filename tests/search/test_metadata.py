@@ -36,6 +36,11 @@ def test_a_matching_path_overrides_a_matching_name(tmp_path):
     assert table.of(Path("/w/a.mp4")) == {"author": "any"}
 
 
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(DataError, match="directory; give a CSV file"):
+        read_metadata(tmp_path)
+
+
 @pytest.mark.parametrize("head", ["Video,author,title", "author, FILE ,title", "author,title,video_path"])
 def test_the_video_column_is_detected(tmp_path, head):
     names = [name.strip() for name in head.split(",")]
@@ -96,7 +101,9 @@ def test_a_table_may_have_no_videos(tmp_path):
     assert (table.columns, table.of(Path("/v/a.mp4"))) == (("author",), {})
 
 
-@pytest.mark.parametrize("name", ["two words", 'it\'s "odd" %_ü😀', "Author", "a-b/c\\d", "select"])
+@pytest.mark.parametrize(
+    "name", ["two words", 'it\'s "odd" %_ü😀', "Author", "a-b/c\\d", "select", "x=y", ">=", "a>b {1}"]
+)
 def test_allowed_column_names_can_be_stored_and_filtered(tmp_path, name):
     """A name is used in SQL and in the schema of the database."""
     quoted = name.replace('"', '""')

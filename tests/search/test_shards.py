@@ -246,6 +246,30 @@ def test_files_that_a_clean_up_deleted_are_read_again(a_part, folder, by_one_pro
     assert_equal(folder, by_one_process()[1])
 
 
+def test_what_another_indexing_has_read_later_stays(a_part, folder, index_videos, videos):
+    """A worker has read the files before one is replaced and another one moved."""
+    a_part(1, parts=1)
+    write_video(videos["a"], seed=60)
+    videos["b"].rename(videos["b"].with_name("moved.mp4"))
+    index_videos()
+    later = rows(folder)
+    assert commands.publish(folder).published == 1
+    found = rows(folder)
+    assert found.keys() == later.keys()
+    assert {key: row["video"] for key, row in found.items()} == {key: row["video"] for key, row in later.items()}
+    assert len({row["video"] for row in found.values()}) == 4
+    assert index_videos().unchanged == 4
+
+
+def test_frames_of_unpublished_segments_stay(a_part, folder, index_videos, videos, tmp_path):
+    index_videos(videos["a"], keep_frames=True)
+    a_part(1, parts=1)
+    index_videos(videos["a"])
+    commands.publish(folder)
+    names = {path.stem for path in (folder / "frames").rglob("*.safetensors")}
+    assert names == {row["segment"] for row in rows(folder).values()}
+
+
 def test_parts_of_a_batch_job(a_part, folder, by_one_process, videos, monkeypatch):
     first = a_part(1)
     assert (first.written, first.finished) == (first.shards // 2, first.shards // 2)

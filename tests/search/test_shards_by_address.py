@@ -116,6 +116,16 @@ def test_a_new_library_and_a_changed_one(in_shards, index_videos, folder, videos
     assert written_files() >= files_of_table()
 
 
+def test_what_another_indexing_has_read_later_stays(a_part, videos, tmp_path, given):
+    a_part(1, parts=1)
+    write_video(videos["a"], seed=60)
+    videos["b"].rename(videos["b"].with_name("moved.mp4"))
+    index(LIBRARY, [tmp_path / "videos"], workers=2, batch_size=3, **given)
+    later = {key: row["video"] for key, row in rows(LIBRARY).items()}
+    assert commands.publish(LIBRARY).published == 1
+    assert {key: row["video"] for key, row in rows(LIBRARY).items()} == later
+
+
 @pytest.mark.parametrize("moment", ["before the commit", "before it is listed"])
 def test_a_killed_committer(a_part, index_videos, folder, monkeypatch, moment):
     for part in (1, 2):

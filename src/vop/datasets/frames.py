@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ from vop.video.resizing import WHOLE, Resizing
 
 if TYPE_CHECKING:
     import torch
+
+_ABANDONED_SECONDS = 3600.0
 
 
 class FrameSource(Protocol):
@@ -59,7 +62,12 @@ class FrameStore:
 
     @contextmanager
     def isolated(self) -> Iterator[FrameStore]:
-        """Return this store with decoding in separate processes. A file that crashes one counts as unreadable."""
+        """Return this store with decoding in separate processes. A file that crashes one counts as unreadable.
+
+        Files in the cache that killed processes left unfinished are deleted.
+        """
+        if self.cache is not None:
+            _remove_abandoned(Path(self.cache))
         with DecodingProcesses() as processes:
             yield replace(self, processes=processes)
 
@@ -113,6 +121,15 @@ class FrameStore:
     def _read(self, path: Path) -> NDArray[np.uint8] | None:
         sides = (None, None) if self.resizing.mode == WHOLE else (self.resizing.size, self.resizing.size)
         return read_frames(path, shape=(self.num_frames, 3, *sides))
+
+
+def _remove_abandoned(cache: Path) -> None:
+    """Delete unfinished files, unless they are so new that another process may be writing them."""
+    newest = time.time() - _ABANDONED_SECONDS
+    for file in cache.glob("*/.tmp-*"):
+        with suppress(OSError):  # deleted or finished meanwhile
+            if file.stat().st_mtime < newest:
+                file.unlink()
 
 
 def read_frames(path: Path, *, shape: tuple[int | None, ...]) -> NDArray[np.uint8] | None:

@@ -234,10 +234,12 @@ def _clip(library: Library, segment: str, start_seconds: float | None, end_secon
     found = library.segment(segment)
     video = library.video(found.video)
     start = found.start_seconds if start_seconds is None else start_seconds
-    end = min(found.end_seconds if end_seconds is None else end_seconds, video.duration_seconds)
+    wanted = found.end_seconds if end_seconds is None else end_seconds
+    end = min(wanted, video.duration_seconds)
     if not 0 <= start < end:
         raise UsageError(
-            f"the clip from {start:g} s to {end:g} s does not exist; the video has {video.duration_seconds:.1f} s"
+            f"the clip begins at {start:g} s and ends at {wanted:g} s; give times from 0 to "
+            f"{video.duration_seconds:g} s, the end of the video, and the start before the end"
         )
     if end - start > MAX_CLIP_SECONDS:
         raise UsageError(f"the clip has {end - start:g} s; at most {MAX_CLIP_SECONDS:g} s may be exported at once")

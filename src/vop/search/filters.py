@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import posixpath
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ DateOrder = Literal["newest", "oldest"]
 ORDERS: Final[tuple[Order, ...]] = get_args(Order)
 DATE_ORDERS: Final[tuple[DateOrder, ...]] = get_args(DateOrder)
 
-_CONDITION = re.compile(r"\s*(?P<column>.+?)\s*(?P<operator>!=|>=|<=|=|>|<|~)\s*(?P<value>.*?)\s*", re.DOTALL)
+_CONDITION = r"\s*(?P<column>{column})\s*(?P<operator>!=|>=|<=|=|>|<|~)\s*(?P<value>.*?)\s*"
 _YEAR_OR_MONTH = re.compile(r"[0-9]{4}(-[0-9]{2})?")
 
 # Marks that belong to the letter before them in decomposed names: accents, Arabic hamza, Japanese voicing, and the
@@ -196,8 +197,10 @@ class Filters:
 def _folder(folder: str | None) -> str | None:
     if not folder:
         return None
-    inner = nfc(folder.removeprefix("./").rstrip("/"))
-    is_absolute = inner.startswith("/") or folder.startswith("/") or is_address(folder)
+    if not is_address(folder):
+        folder = re.sub("^/+", "/", posixpath.normpath(folder))
+    inner = nfc(folder.rstrip("/"))
+    is_absolute = folder.startswith("/") or is_address(folder)
     inside = f"{inner}/" if is_absolute else f"/{inner}/"
     literal = quoted(inside)
     if len(inside) > _LONGEST_PATH:
@@ -281,7 +284,10 @@ def _near(place: str | None) -> str | None:
 
 
 def _metadata(condition: str, columns: Sequence[str]) -> str:
-    found = _CONDITION.fullmatch(condition)
+    # The library's own names come first, longest first, because they may contain operators.
+    names = [*map(re.escape, sorted(columns, key=len, reverse=True)), ".+?"]
+    read = (re.fullmatch(_CONDITION.format(column=name), condition, re.DOTALL) for name in names)
+    found = next(filter(None, read), None)
     if found is None:
         raise UsageError(
             f"the condition {condition!r} is not COLUMN, one of = != > < >= <= ~, VALUE: such as author=bob"

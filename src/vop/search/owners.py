@@ -110,7 +110,9 @@ class Target:
         end = round(min(duration_seconds, duration_seconds if end_seconds is None else end_seconds), 3)
         if not start < end:
             raise UsageError(
-                f"the moment from {start:g} to {end:g} s is not in the video, which lasts {duration_seconds:g} s"
+                f"the moment begins at {start_seconds or 0.0:g} s and ends at "
+                f"{duration_seconds if end_seconds is None else end_seconds:g} s; give times from 0 to "
+                f"{duration_seconds:g} s, the end of the video, and the start before the end"
             )
         is_whole = start <= _SAME_SECONDS and end >= duration_seconds - _SAME_SECONDS
         times = (None, None) if is_whole else (start, end)

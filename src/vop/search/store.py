@@ -143,11 +143,14 @@ class Store(StoreReader):
     # -- upkeep
 
     def drop_frames(self) -> None:
-        """Delete the kept frames of segments that are neither in the library nor restorable."""
+        """Delete the kept frames of segments that are neither in the library nor restorable.
+
+        While there are plans, all stay: those of segments that are not published yet are among them.
+        """
         from vop.search.frames import SegmentFrames  # imports PyTorch
 
         frames = SegmentFrames.of(self.manifest, self.path)
-        if frames:
+        if frames and not small_files.folders_in(small_files.child(self.path, manifest.SHARDS)):
             own = self.table.search().select(["segment"]).to_arrow().column(0).to_pylist()
             frames.keep_only([*own, *self.removed.segments()])
 

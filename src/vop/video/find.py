@@ -19,6 +19,7 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fnmatch import translate
 from functools import cache, partial
@@ -51,7 +52,7 @@ HIDDEN = "hidden"
 SYSTEM = "a folder of the system"
 LIBRARY = "a library of vop"
 _NO_FILE = "neither a file nor a folder"
-_LISTED = "another name of a file that is listed"
+LISTED = "another name of a file that is listed"
 EXCLUDED = "excluded"
 PREVIEW = "a preview of another video"
 _LIVE_PHOTO = "the movie of a Live Photo"
@@ -88,6 +89,7 @@ class FoundVideos:
         missing: given paths that cannot be read, with the reason.
         unreadable: files and folders that could not be read, with the reason; sorted. A path contains lone surrogates
             if a name is not valid UTF-8.
+        other_names: symbolic links to files that are listed by another name.
     """
 
     files: list[FoundFile] = field(default_factory=list)
@@ -95,6 +97,7 @@ class FoundVideos:
     left_out: set[Location] = field(default_factory=set)
     missing: list[tuple[Location, str]] = field(default_factory=list)
     unreadable: list[tuple[Location, str]] = field(default_factory=list)
+    other_names: list[FoundFile] = field(default_factory=list)
 
     def __repr__(self) -> str:
         skipped = self.skipped.total()
@@ -237,7 +240,8 @@ class _Finder:
     def _link_to_file(self, path: str) -> None:
         real = os.path.realpath(path)
         if real in self.files:
-            self._count_skipped(_LISTED)
+            self._count_skipped(LISTED)
+            self._name_again(path)
         else:
             self._file(path, real)
 
@@ -296,10 +300,15 @@ class _Finder:
         elif kind != VIDEO or not _can_be_stored(path):
             self._complain(path, _BAD_NAME if kind == VIDEO else kind)
         else:
-            mtime_ns = min(max(status.st_mtime_ns, -(2**63)), 2**63 - 1)  # files may claim any year
-            self.files[real] = FoundFile(
-                Path(path), status.st_size, mtime_ns, volume=self.volume_of(os.path.dirname(path))
-            )
+            self.files[real] = self._found(path, status)
+
+    def _name_again(self, path: str) -> None:
+        with suppress(OSError):  # deleted meanwhile
+            self.found.other_names.append(self._found(path, os.stat(path)))
+
+    def _found(self, path: str, status: os.stat_result) -> FoundFile:
+        mtime_ns = min(max(status.st_mtime_ns, -(2**63)), 2**63 - 1)  # files may claim any year
+        return FoundFile(Path(path), status.st_size, mtime_ns, volume=self.volume_of(os.path.dirname(path)))
 
     def _count_skipped(self, reason: str) -> None:
         self.found.skipped[reason] += 1

@@ -16,8 +16,10 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import unquote
+
+import pyarrow as pa
 
 from vop.errors import UsageError
 from vop.search.database import storage_options
@@ -26,9 +28,7 @@ from vop.search.schema import conditions, explain_damage
 from vop.storage.address import Address, Location
 from vop.storage.errors import MissingObject
 from vop.storage.objects import head
-
-if TYPE_CHECKING:
-    import pyarrow as pa
+from vop.storage.small_files import child
 
 Fragment = dict[str, Any]  # a fragment in Lance's JSON, with the names of its `columns`
 _DATA = "data"
@@ -46,6 +46,7 @@ def lance() -> ModuleType:
     """
     try:
         import lance
+        import lance.file
         import lance.fragment
     except ImportError:
         raise UsageError("indexing in shards needs the package pylance: pip install 'vop[shards]'") from None
@@ -141,6 +142,27 @@ class Target:
                 files.append(file | {"fields": [numbers[name] for name in names]})
             moved.append({name: value for name, value in fragment.items() if name != "columns"} | {"files": files})
         return moved
+
+    def read(self, fragments: Sequence[Fragment], folder: Location) -> pa.Table:
+        """Return the rows of fragments that `write` has made in `folder`, also if `move` has moved their files.
+
+        Raises:
+            MissingRows: a file is in neither place.
+        """
+        own = child(folder, _DATA)
+        if isinstance(self._place, Address):
+            self._check(self._place, fragments)
+        tables = []
+        for name in (file["path"] for fragment in fragments for file in fragment["files"]):
+            place = f"{self._place}/{_DATA}/{name}"
+            if isinstance(own, Path):
+                place = next((str(path) for path in (own / name, Path(place)) if path.exists()), "")
+                if not place:
+                    raise MissingRows(str(own / name))
+            with explained(self._place):
+                reader = self._lance.file.LanceFileReader(place, storage_options=storage_options(self._place))
+                tables.append(reader.read_all().to_table())
+        return pa.concat_tables(tables)
 
     def _check(self, table: Address, fragments: Sequence[Fragment]) -> None:
         folder = table.at(f"{unquote(table.key)}/{_DATA}")  # Lance takes the address for an URL

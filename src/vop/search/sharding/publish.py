@@ -11,10 +11,11 @@ import json
 import logging
 import secrets
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from vop.errors import VopError
 from vop.search.failures import Failure
@@ -24,6 +25,7 @@ from vop.search.sharding.fragments import Fragment, MissingRows, Target
 from vop.search.sharding.plan import Plan, PlannedFile
 from vop.search.store import Store
 from vop.search.sync.ingest import TIDY_COMMITS, Update, updated_rows
+from vop.search.sync.scanner import is_unchanged
 from vop.storage.small_files import child
 from vop.utils.uninterrupted import uninterrupted
 from vop.version import VERSION
@@ -104,8 +106,10 @@ class Publisher:
         target = self._target()
         new: list[Fragment] = []
         kept: dict[int, dict[str, Any]] = {}
+        outdated = set() if target.version == self._version else self._outdated(target, results)
         for number, result in results.items():
             try:
+                result = self._without(outdated, target, result)
                 new += target.move(result["fragments"], child(self._plan.folder, str(result["folder"])))
                 kept[number] = result
             except MissingRows as error:
@@ -132,6 +136,37 @@ class Publisher:
             self._version = target.version
         self._list(kept)
         return sorted(kept)
+
+    def _outdated(self, target: Target, results: Mapping[int, dict[str, Any]]) -> set[tuple[str, str]]:
+        """Return (path, video) of files that were replaced or moved since they were read, and indexed again meanwhile.
+
+        Rows that came after the worker had looked are a sign of it, and the files themselves tell.
+        """
+        planned = {file.location: file.file for number in results for file in self._plan.files(number)}
+        wanted = {(path, video) for result in results.values() for path, video in result["videos"]}
+        known = {(path, video) for result in results.values() for path, video in result["replaced"]}
+        for values in (values for result in results.values() for values in result["updates"]):
+            wanted.add((values["file"]["location"], values["video"]))
+            known.add((values["before"], values["video"]))
+        videos, paths = dict(wanted), {video: path for path, video in wanted}
+        met: set[str] = set()
+        for row in _rows_with(target, videos.keys(), paths.keys()):
+            if (row["path"], row["video"]) not in wanted | known:
+                met |= {row["path"], paths.get(row["video"], row["path"])} & planned.keys() & videos.keys()
+        return {(path, videos[path]) for path in met if not is_unchanged(planned[path])}
+
+    def _without(self, outdated: Set[tuple[str, str]], target: Target, result: dict[str, Any]) -> dict[str, Any]:
+        """Return the result of a shard without these files."""
+        updates = [one for one in result["updates"] if (one["file"]["location"], one["video"]) not in outdated]
+        videos = [(path, video) for path, video in result["videos"] if (path, video) not in outdated]
+        result = result | {"updates": updates}
+        if len(videos) == len(result["videos"]):
+            return result
+        rows = target.read(result["fragments"], child(self._plan.folder, str(result["folder"])))
+        rows = rows.filter(pc.is_in(rows["video"], pa.array([video for _, video in videos], pa.string())))
+        folder = child(self._plan.folder, f"rest-{secrets.token_hex(4)}")
+        fragments = target.write(rows, folder) if videos else []
+        return result | {"videos": videos, "folder": folder.name, "fragments": fragments}
 
     def _rows_of_moved(self, target: Target, moved: Sequence[Update]) -> list[Fragment]:
         rows = list(updated_rows(self._library, moved))
@@ -177,13 +212,15 @@ def _segments_to_delete(
             the path meanwhile, which stay.
     """
     paths, ids, pairs = {path for path, _ in videos}, {video for _, video in videos}, set(replaced)
-    columns = ["segment", "path", "video"]
-    found = [
-        *target.rows_with("path", paths | {path for path, _ in pairs}, columns=columns),
-        *target.rows_with("video", ids, columns=columns),
-    ]
+    found = _rows_with(target, paths | {path for path, _ in pairs}, ids)
     segments: dict[int, set[str]] = defaultdict(set)
     for row in found:
         if row["path"] in paths or row["video"] in ids or (row["path"], row["video"]) in pairs:
             segments[row["fragment"]].add(row["segment"])
     return dict(segments)
+
+
+def _rows_with(target: Target, paths: Iterable[str], videos: Iterable[str]) -> list[dict[str, Any]]:
+    """Return the table's rows of some paths or videos, with the numbers of their fragments."""
+    columns = ["segment", "path", "video"]
+    return [*target.rows_with("path", paths, columns=columns), *target.rows_with("video", videos, columns=columns)]

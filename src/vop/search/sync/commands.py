@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, Unpack
 
@@ -22,9 +23,9 @@ from vop.search.models import KeptModels, absolute_name, new_manifest, open_mode
 from vop.search.pipeline import count_workers
 from vop.search.results import VideoRecord
 from vop.search.store import Store
-from vop.search.sync import comparing
+from vop.search.sync import comparing, hard_links
 from vop.search.sync.calibrating import calibrate
-from vop.search.sync.ingest import Ingest, is_known_copy, is_same_state
+from vop.search.sync.ingest import Ingest, is_known
 from vop.search.sync.lock import library_lock
 from vop.search.sync.metadata import read_metadata
 from vop.search.sync.reader import content_id
@@ -289,8 +290,10 @@ def preview(
     records = library.videos() if library else {}
     failed = {failure.path: failure for failure in library.failures()} if library else {}
     missing = missing_videos(records, scanned)
-    other = [file for file in scanned.files if not _is_up_to_date(file, records)]
-    new = [file for file in other if str(file.path) not in records and not is_known_copy(file, failed, records)]
+    is_known_file = partial(is_known, failed=failed, records=records)
+    links = set(hard_links.other_names(scanned.files, is_known=is_known_file))
+    other = [file for file in scanned.files if file not in links and not is_known_file(file)]
+    new = [file for file in other if str(file.path) not in records]
     moved = _find_moved(new, [records[path] for path in (*missing.deleted, *missing.unavailable)])
     missing = missing.without(moved.values())
     return IndexPreview(
@@ -306,11 +309,6 @@ def preview(
         missing=scanned.missing,
         passed_over=dict(scanned.found.skipped),
     )
-
-
-def _is_up_to_date(file: FoundFile, records: Mapping[str, VideoRecord]) -> bool:
-    record = records.get(str(file.path))
-    return record is not None and is_same_state(record, file)
 
 
 def _find_moved(new: Sequence[FoundFile], missing: Sequence[VideoRecord]) -> dict[Location, str]:
@@ -359,6 +357,9 @@ def forget(
         kept = _below(paths, library.removed.videos()) if for_good else []
         if not found and not kept:
             raise UsageError(f"{library.path} has no video at or below {', '.join(map(str, paths))}")
+        folders.drop_below(
+            library.path, absolute_paths(paths)
+        )  # first: a killed call can be repeated while it has videos
         if tags:
             removed = library.removed.videos()
             videos = {*(records[path].video for path in found), *(removed[path] for path in kept)}
@@ -368,7 +369,6 @@ def forget(
             library.removed.drop(kept)
         else:
             library.move_to_removed(found)
-        folders.drop_below(library.path, absolute_paths(paths))
         tidy(library)
     return len({*found, *kept})
 

@@ -33,6 +33,7 @@ from vop.search.results import VideoRecord
 from vop.search.schema import check_rows, date_text, make_rows, with_column
 from vop.search.state import IndexProgress, Tally, state_file
 from vop.search.store import Store
+from vop.search.sync import hard_links
 from vop.search.sync.metadata import Metadata
 from vop.search.sync.reader import Copy, DecodedVideo, KnownContent, Outcome, Reader
 from vop.search.sync.report import IndexReport
@@ -51,7 +52,7 @@ from vop.storage.scratch import Scratch
 from vop.utils.progress import Progress
 from vop.utils.uninterrupted import uninterrupted
 from vop.video.dates import FIRST_YEAR, recording_date
-from vop.video.find import FoundFile, volume_of
+from vop.video.find import LISTED, FoundFile, volume_of
 from vop.video.isolated import DecodingProcesses
 
 if TYPE_CHECKING:
@@ -180,10 +181,19 @@ class Ingest:
         self.describe_originals()
 
     def new_files(self) -> list[FoundFile]:
-        """Return the files to read, and update the metadata of the others."""
+        """Return the files to read, each by one name, and update the metadata of the others."""
         for path, reason in self.scanned.found.unreadable:
             self._fail(str(path), UNREADABLE, reason)
-        return [file for file in self.scanned.files if not self._is_up_to_date(file)]
+        found = self.scanned.found
+        others = hard_links.other_names(
+            found.files, is_known=partial(is_known, failed=self._failed_before, records=self.records)
+        )
+        if others:
+            self.report.passed_over[LISTED] = self.report.passed_over.get(LISTED, 0) + len(others)
+        for file in (*others, *found.other_names):
+            self._remove_changed(file)  # the video that had this name before
+        left_out = set(others)
+        return [file for file in found.files if file not in left_out and not self._is_up_to_date(file)]
 
     def commit(self) -> None:
         """Write all changes so far."""
@@ -544,6 +554,12 @@ def _new_date(rows: pa.Table, file: FoundFile) -> dict[str, str]:
     date = date_text(found.at)
     is_earlier = source == "file" and isinstance(file.path, Path) and f"{FIRST_YEAR}" <= date < before
     return {"date": date, "date_source": found.source} if found.source == "name" or is_earlier else {}
+
+
+def is_known(file: FoundFile, failed: Mapping[str, Failure], records: Mapping[str, VideoRecord]) -> bool:
+    """Whether the library has a file in its present state, or knows that it is a copy; see `is_known_copy`."""
+    record = records.get(str(file.path))
+    return (record is not None and is_same_state(record, file)) or is_known_copy(file, failed, records)
 
 
 def is_known_copy(file: FoundFile, failed: Mapping[str, Failure], records: Mapping[str, VideoRecord]) -> bool:

@@ -8,7 +8,6 @@ and leaves the others to the next indexing.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import shlex
@@ -24,7 +23,7 @@ from vop.search.checksums import FILE, Seal, digest, newest_manifests, read_seal
 from vop.search.lease import check_held
 from vop.search.manifest import DATABASE, Manifest
 from vop.search.store import KEPT_TABLES, NEAR_TABLES
-from vop.search.sync.lock import library_lock
+from vop.search.sync.lock import UnwritableLibrary, library_lock
 from vop.search.sync.salvage import (
     UNKNOWN,
     TableScan,
@@ -149,11 +148,8 @@ def _locked(folder: Location, waiting: Callable[[], None], *, repair: bool) -> I
     with ExitStack() as stack:
         try:
             stack.enter_context(library_lock(folder, waiting=waiting, sealing=repair))
-        except DeniedObject:
+        except (DeniedObject, UnwritableLibrary):
             if repair:
-                raise
-        except OSError as error:
-            if repair or error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise
         yield
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from filelock import FileLock, Timeout
 
-from vop.errors import UsageError
+from vop.errors import UsageError, VopError
 from vop.search.checksums import seal
 from vop.search.lease import hold, release_held
 from vop.search.manifest import DATABASE, FILE, exists
@@ -17,6 +17,10 @@ from vop.storage.objects import list_objects
 
 LOCK = ".lock"
 logger = logging.getLogger(__name__)
+
+
+class UnwritableLibrary(VopError):
+    """A library lies in a folder in which its lock cannot be made."""
 
 
 def check_folder(path: Location) -> None:
@@ -55,6 +59,9 @@ def library_lock(path: Location, *, waiting: Callable[[], None] = lambda: None, 
     Args:
         waiting: called once if another process has the lock, before waiting for it.
         sealing: whether to update the checksums.
+
+    Raises:
+        UnwritableLibrary: the folder cannot be written.
     """
     if isinstance(path, Address):
         lease = hold(path.at(f"{path.key}/{LOCK}"), waiting)
@@ -63,14 +70,18 @@ def library_lock(path: Location, *, waiting: Callable[[], None] = lambda: None, 
         finally:
             release_held(lease)
         return
-    path.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path / LOCK)
     try:
+        path.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout:
         logger.info("waiting for the lock of %r", str(path))
         waiting()
         lock.acquire()
+    except OSError as error:
+        raise UnwritableLibrary(
+            f"{path} cannot be changed: {error.strerror}. It must be on a disk that can be written and has free space"
+        ) from error
     try:
         try:
             yield

@@ -61,6 +61,8 @@ def read_metadata(file: Path) -> Metadata:
             text = nfc(stream.read())
     except FileNotFoundError:
         raise UsageError(f"{file} does not exist") from None
+    except OSError as error:
+        raise DataError(f"{file}: {error.strerror}; give a CSV file that can be read") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{file}: not a CSV file in UTF-8 ({error})") from None
     lines = _lines(file, text)

@@ -173,14 +173,14 @@ def _in_nfc(roots: frozenset[Location]) -> frozenset[Path]:
     return frozenset(Path(nfc(str(root))) for root in roots if isinstance(root, Path))
 
 
-def is_unchanged(record: VideoRecord) -> bool:
-    """Whether a video's file exists, with the size and modification time (or ETag) that the library knows."""
+def is_unchanged(record: VideoRecord | FoundFile) -> bool:
+    """Whether a file exists, with the size and modification time (or ETag) that it had before."""
     place = location(record.path)
     try:
         if isinstance(place, Address):
             info = head(place)
             return (info.size, info.version) == (record.size, record.mtime_ns)
-        state = os.stat(record.path)
+        state = os.stat(place)
     except (OSError, StorageError):
         return False
     return (state.st_size, state.st_mtime_ns) == (record.size, record.mtime_ns)
