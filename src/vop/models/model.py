@@ -471,7 +471,12 @@ class TextVideoModel(nn.Module):
         return [*self.method.frame_tables(), *self.head.frame_tables()]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a run to a folder: config.json, model.safetensors (only trained parameters) and a model card."""
+        """Write a run to a folder: config.json, model.safetensors (only trained parameters) and a model card.
+
+        Raises:
+            UsageError: the folder holds a backbone.
+            VopError: the folder cannot be written.
+        """
         folder = Path(folder)
         saving.write(folder, self.run_config(folder), self.trainable())
 
