@@ -91,17 +91,6 @@ def test_usage_errors_end_the_search(tmp_path):
     assert len(seen) == 1
 
 
-def test_out_of_memory_ends_the_search(tmp_path):
-    class OutOfMemoryError(RuntimeError):
-        pass
-
-    def evaluate(rate, on_epoch):
-        raise OutOfMemoryError("tried to allocate 9 GiB")
-
-    with pytest.raises(VopError, match="out of memory: use a smaller --batch-size .tried to allocate 9 GiB"):
-        search_rate(Search(), evaluate, tmp_path / "a.log")
-
-
 def test_errors_other_than_divergence_do_not_count_against_a_rate(tmp_path):
     """A full disk or another program on the GPU says nothing about a rate: the resumed search tries it again."""
     seen, whole = [], []

@@ -109,11 +109,7 @@ def _try(trial: optuna.Trial, search: Search, evaluate: Evaluate) -> float:
             return evaluate(float(trial.suggest_categorical("learning_rate", rates)), report)
         return evaluate(trial.suggest_float("learning_rate", search.low, search.high, log=True), report)
     except DivergenceError as error:
-        trial.set_user_attr(FAILED, str(error))
-        raise
-    except RuntimeError as error:
-        if type(error).__name__ == "OutOfMemoryError":
-            raise VopError(f"the device is out of memory: use a smaller --batch-size ({error})") from None
+        trial.set_user_attr(FAILED, error.what)
         raise
 
 

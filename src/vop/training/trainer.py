@@ -32,7 +32,7 @@ from vop.datasets.hard_negatives import Neighbours, captions_by_video, grouped_o
 from vop.datasets.loading import Batch, EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups
 from vop.datasets.types import Split
 from vop.datasets.views import RandomViews
-from vop.errors import DataError, DivergenceError, UsageError, VopError
+from vop.errors import DataError, DivergenceError, MemoryRanOutError, TrainingError, UsageError, VopError
 from vop.evaluation.embedding import embed_split, embed_texts
 from vop.evaluation.metrics import MetricsDict
 from vop.models.model import TextVideoModel
@@ -224,7 +224,7 @@ class Trainer:
 
         Raises:
             DivergenceError: loss or gradient are not finite.
-            VopError: memory ran out.
+            MemoryRanOutError: memory ran out.
         """
         try:
             return self._optimize(batches)
@@ -247,6 +247,7 @@ class Trainer:
             f"memory ran out with batch_size {self.batch_size} ({' x '.join(content)} in a process, {precision})",
             f"{advice} again with a smaller --batch-size, fewer --num-frames, --recompute layers, --precision bf16, "
             "or a backbone with fewer tokens per frame, and another --out",
+            error=MemoryRanOutError,
             alone=True,
         )
 
@@ -444,20 +445,19 @@ class Trainer:
         advice = f"The learning rate was {rate:.2g}. Train again with a lower --learning-rate and another --out"
         self._stop_at(what, advice, error=DivergenceError)
 
-    def _stop_at(self, what: str, advice: str, *, error: type[VopError] = VopError, alone: bool = False) -> NoReturn:
+    def _stop_at(self, what: str, advice: str, *, error: type[TrainingError], alone: bool = False) -> NoReturn:
         """Save the best epoch so far, if any, and raise the error that ends the training.
 
         Args:
             error: the class of the error.
             alone: whether other processes may go on. Then they cannot take part in saving.
         """
-        kept = f"{self.out} holds no weights yet"
+        kept = "no weights yet"
         if self.state.best_epoch is not None and not (alone and self.ranks.size > 1):
             is_untuned = self._finish().selection == UNTUNED
-            kept = f"{self.out} holds " + (
-                "the untuned model" if is_untuned else f"the weights of epoch {self.state.best_epoch}"
-            )
-        raise error(f"{what} at step {self.state.step + 1} of {self.schedule.total_steps}; {kept}. {advice}")
+            kept = "the untuned model" if is_untuned else f"the weights of epoch {self.state.best_epoch}"
+        holds = f"; {self.out} holds {kept}" if self.keep else ""
+        raise error(f"{what} at step {self.state.step + 1} of {self.schedule.total_steps}{holds}", advice)
 
     def _finish(self) -> TrainingResult:
         """Load the selected weights, or take the untuned model, and write the run."""
