@@ -68,7 +68,7 @@ class Recipe:
             (`vop.datasets.augmentation.Augmentation`).
         on_bad_video: "skip" leaves unreadable videos out and reports them; "fail" stops.
         workers: threads that load frames.
-        checkpoint_seconds: seconds between two checkpoints within an epoch. Each epoch also ends with one.
+        checkpoint_seconds: seconds between two checkpoints. Each validation also ends with one.
     """
 
     epochs: int | None = None

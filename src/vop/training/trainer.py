@@ -128,6 +128,7 @@ class Trainer:
         self.neighbours: Neighbours | None = None
         self.best: dict[str, Tensor] = {}
         self.saving_seconds = 0.0
+        self.saved_at = 0.0  # when the last checkpoint was written, or the training began
         self.ranks = Ranks.current()
         processes = self.accelerator.num_processes
         items = count_groups(train, size=recipe.captions_per_video)
@@ -170,6 +171,7 @@ class Trainer:
         path = self.out / TRAINING / CHECKPOINT
         if resume and self._is_everywhere(path):
             self._load(path)
+        self.saved_at = time.monotonic()
         work = forward_work(self.model.backbone.sizes, frames=self.chunk_size * self.model.num_frames)
         with tracked(self.accelerator, self.out, config=self._identity()), limit_threads(work):
             if self.keep and self.validation is not None and self.state.untuned is None:
@@ -180,7 +182,7 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> None:
         steps = self.schedule.steps_per_epoch
-        started = saved = time.monotonic()
+        started = time.monotonic()
         before = self.state.seconds
         done = self.state.step - epoch * steps
         for batches in self._steps(epoch, start=done):
@@ -190,14 +192,16 @@ class Trainer:
             self.accelerator.log({"train/loss": loss}, step=self.state.step)
             self._report(epoch, loss, self.state.seconds - before, self.state.step - epoch * steps - done)
             is_last = self.state.step == (epoch + 1) * steps  # saved at the end of the epoch
-            due = max(self.recipe.checkpoint_seconds, SAVING_SHARE * self.saving_seconds)
-            if not is_last and time.monotonic() - saved >= due:
+            if not is_last and self._is_saving_due():
                 self._save()
-                saved = time.monotonic()
         self._end_epoch(epoch)
         self.state.seconds = before + time.monotonic() - started
-        if self.schedule.is_validated(epoch):
+        if self.schedule.is_validated(epoch) or self._is_saving_due():
             self._save()
+
+    def _is_saving_due(self) -> bool:
+        due = max(self.recipe.checkpoint_seconds, SAVING_SHARE * self.saving_seconds)
+        return time.monotonic() - self.saved_at >= due
 
     def _is_everywhere(self, path: Path) -> bool:
         """Return whether a file exists.
@@ -500,7 +504,8 @@ class Trainer:
             state=self.state,
             identity=self._identity(),
         )
-        self.saving_seconds = time.monotonic() - started
+        self.saved_at = time.monotonic()
+        self.saving_seconds = self.saved_at - started
 
     def _load(self, path: Path) -> None:
         self.state, average, best = load_checkpoint(
