@@ -33,7 +33,7 @@ from vop.models.card import made_with
 from vop.models.dtypes import accept_any_dtype
 from vop.models.frames import checked, resized
 from vop.models.run_folder import Card, RunConfig
-from vop.utils.checks import check_whole
+from vop.utils.checks import check_whole, plain
 from vop.utils.fitting import FittingBatches
 from vop.utils.ranks import ALONE, Ranks
 from vop.utils.text import is_unicode
@@ -458,6 +458,7 @@ class TextVideoModel(nn.Module):
         Tables with an entry for each frame position are interpolated linearly between the middles of the intervals.
         """
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
+        num_frames = plain(num_frames)
         self.backbone.sizes.check_num_frames(num_frames)
         lengths = [*self.method.table_lengths(num_frames), *(num_frames for _ in self.head.frame_tables())]
         for (parameter, axis), length in zip(self.frame_tables(), lengths, strict=True):

@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, EntryPoints, entry_points, packages_d
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from vop.errors import UsageError, VopError, unknown_name, unknown_setting
+from vop.utils.checks import plain
 
 LARGE = 256  # a larger setting may create millions of parameters, so they are counted first
 MAX_PARAMETERS = 1_000_000_000  # of a method or a head; the largest built-in one has some 50 million on ViT-L/14
@@ -182,6 +183,7 @@ class ClassRegistry(Registry[type[M]]):
                 allowed, or the object has buffers, which a run would not save.
         """
         found, known = self.find(name), self.settings_of(name)
+        arguments = {key: plain(value) for key, value in arguments.items()}
         settings = {key: value for key, value in arguments.items() if key not in self.given}
         for setting in settings:
             if setting not in known:
