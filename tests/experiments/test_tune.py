@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,14 @@ def test_searches_resume_after_a_line_was_written_in_part(tmp_path, lost):
     for _ in range(2):
         assert search_rate(Search(trials=4), peak_at(1e-3, seen=seen), tmp_path / "a.log")[0] == expected
     assert seen == whole[-1:]
+
+
+def test_locks_of_killed_processes_are_not_waited_for(tmp_path):
+    journal = tmp_path / "a.log"
+    (tmp_path / "a.log.lock").symlink_to(journal)  # as Optuna's lock
+    before = time.monotonic()
+    search_rate(Search(trials=1), peak_at(1e-3), journal)
+    assert time.monotonic() - before < 15
 
 
 def test_finished_searches_try_no_more_rates(tmp_path):
