@@ -17,8 +17,28 @@ class UsageError(VopError, ValueError):
     """An argument is wrong (a name, a value, a column); the command line exits with status 2."""
 
 
-class DivergenceError(VopError):
+class TrainingError(VopError):
+    """A training ended early.
+
+    Attributes:
+        what: what happened, and what the run's folder holds.
+        advice: the next step for a user of `vop train`. An experiment has other options.
+    """
+
+    def __init__(self, what: str, advice: str = "") -> None:
+        super().__init__(what, advice)
+        self.what, self.advice = what, advice
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.advice}" if self.advice else self.what
+
+
+class DivergenceError(TrainingError):
     """The loss of a training, or its gradient, is no longer finite. A lower learning rate may help."""
+
+
+class MemoryRanOutError(TrainingError):
+    """A step of a training does not fit into memory."""
 
 
 class DataError(VopError):

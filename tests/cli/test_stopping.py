@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,21 @@ def test_stopped_comparisons_end_their_processes(table, tiny_folder, tmp_path):
     status, said = stop_while([*words, "--out", tmp_path / "study", "--jobs", 2], at="process 1", by=signal.SIGTERM)
     assert (status, "Traceback" in said) == (143, False)
     assert command_of(said)[3:] == [*map(str, words), "--out", str(tmp_path / "study"), "--jobs", "2"]
+
+
+def test_killed_comparisons_leave_no_process(table, tiny_folder, tmp_path):
+    given = ["--data", table, "--backbone", tiny_folder, "--validation", 0.2, *SMALL, "--out", tmp_path / "study"]
+    words = ["compare", "--methods", "vop", "--seeds", 0, "--learning-rates", 1e-2, "--epochs", 4000, *given]
+    environment = os.environ | {"PYTHONPATH": SOURCES, "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-m", "vop", *map(str, words)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True)
+    try:
+        next(line for line in process.stderr if "process 1" in line)
+        process.kill()
+        process.communicate(timeout=60)  # until its child processes have closed their standard error
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def stopped(*_, **__):

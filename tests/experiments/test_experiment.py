@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
-import multiprocessing
 import queue
+import re
 import shutil
 import sys
 from concurrent.futures import Future
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 
 from tiny_data import write_data
 from vop import methods
-from vop.cli import compare, main
-from vop.errors import VopError
+from vop.cli import build_parser, compare, main
+from vop.errors import DivergenceError, MemoryRanOutError, VopError
 from vop.experiments import figures, processes, report, runner, work
 
 SMALL = ["--epochs", "2", "--batch-size", "2", "--num-frames", "2", "--workers", "0", "--validation", "0.4"]
@@ -34,7 +34,7 @@ class InThisProcess:
         future: Future = Future()
         try:
             future.set_result(function(*arguments))
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             future.set_exception(error)
         return future
 
@@ -42,25 +42,22 @@ class InThisProcess:
         pass
 
 
-class QueueHere:
-    """Stands in for `multiprocessing.get_context`: its manager starts no process."""
+class ManagerHere(contextlib.nullcontext):
+    """Stands in for `SyncManager`: it starts no process."""
 
-    def __init__(self, method: str) -> None:
+    def __init__(self, *, ctx) -> None:
+        super().__init__(self)
         self.Queue = queue.Queue
 
-    @contextmanager
-    def Manager(self):
-        yield self
+    def start(self, initializer) -> None:
+        pass
 
 
 @pytest.fixture
 def in_this_process(monkeypatch):
     """Jobs run in this process."""
     monkeypatch.setattr(processes, "ProcessPoolExecutor", InThisProcess)
-    parent_process = multiprocessing.parent_process
-    monkeypatch.setattr(
-        processes, "multiprocessing", SimpleNamespace(get_context=QueueHere, parent_process=parent_process)
-    )
+    monkeypatch.setattr(processes, "SyncManager", ManagerHere)
 
 
 @pytest.fixture
@@ -492,6 +489,35 @@ class TestCompare:
         monkeypatch.setattr(compare, "find_spec", lambda name: None if name == library else original(name))
         status, _, err = study("compare", "--methods", "vop", *words)
         assert (status, f"needs the library {library}: pip install 'vop[{compare.EXTRA}]'" in err) == (2, True)
+
+    @pytest.mark.parametrize(
+        ("error", "says"),
+        [
+            (MemoryRanOutError("no memory at step 1", "Resume with --resume"), "no memory at step 1. .*--recompute"),
+            (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "can't allocate memory.*--batch-size"),
+            (DivergenceError("the loss became nan", "Use a lower --learning-rate"), "became nan. .*--learning-rates"),
+        ],
+    )
+    def test_failed_runs_advise_what_a_comparison_has(self, study, tmp_path, monkeypatch, error, says):
+        def fails(*_, **__):
+            raise error
+
+        monkeypatch.setattr(work, "train", fails)
+        assert study("compare", "--methods", "zero-shot,vop", "--learning-rates", "1e-3", "--seeds", "0")[0] == 1
+        (failure,) = document(tmp_path)["failures"]
+        assert re.search(says, failure)
+        words = ["compare", *(f"{option}=1" for option in re.findall(r"--[\w-]+", failure))]
+        build_parser().parse_args([word for word in words if word != "--precision=1"])
+
+    @pytest.mark.parametrize("error", [ValueError("a wrong shape"), SystemExit(3)])
+    def test_errors_of_a_method_keep_their_traceback(self, study, tmp_path, monkeypatch, caplog, error):
+        def fails(*_, **__):
+            raise error
+
+        monkeypatch.setattr(work, "train", fails)
+        assert study("compare", "--methods", "zero-shot,vop", "--learning-rates", "1e-3", "--seeds", "0")[0] == 1
+        assert document(tmp_path)["failures"] == [f"vop, vop seed 0: {type(error).__name__}: {error}"]
+        assert [record.exc_info[1] for record in caplog.records if record.exc_info] == [error]
 
     def test_what_takes_hours_is_compared_only_by_name(self):
         assert set(methods.available()) - set(compare._methods(None)) == {"stop"}

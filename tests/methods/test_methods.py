@@ -10,6 +10,7 @@ from vop import methods
 from vop.backbones.sizes import VIT_B_32
 from vop.errors import UsageError
 from vop.heads import HEADS, MEAN
+from vop.methods.base import Method
 from vop.models import model, pretrained
 
 FRAMES = 4
@@ -293,6 +294,18 @@ def test_untrained_baselines_equal_clip(tiny, name):
     data = batch(tiny)
     for one, other in zip(build(tiny, name)(*data), build(tiny, "zero-shot")(*data), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+class Counting(Method):
+    def __init__(self, sizes, *, persistent=True, **settings):
+        super().__init__(sizes, **settings)
+        self.register_buffer("steps", torch.ones(1), persistent=persistent)
+
+
+def test_buffers_that_a_run_lacks_are_refused(tiny):
+    with pytest.raises(UsageError, match="Counting has the buffer steps"):
+        build(tiny, f"{__name__}:Counting")
+    assert build(tiny, f"{__name__}:Counting", persistent=False).method.steps == 1
 
 
 @pytest.mark.parametrize(("name", "trains"), [("full", True), ("bias", False)])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import vop
 from clips import write_clip
 from vop.errors import UsageError, VideoError, VopError
 from vop.models.pretrained import create
+from vop.training.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +47,16 @@ class TestLoad:
             vop.load(tiny_folder, num_frames=frames)
         with pytest.raises(UsageError, match=f"num_frames is {frames!r}"):
             create("vop", tiny, num_frames=frames)
+
+    def test_numbers_of_numpy_are_taken(self, tiny, tiny_folder, tmp_path):
+        model = create("bias", tiny_folder, num_frames=np.int64(4), train_logit_scale=False)
+        model.save_pretrained(tmp_path / "run")  # as JSON
+        assert vop.load(tmp_path / "run", backbone=tiny_folder).num_frames == 4
+        model.resize_frames(np.int32(2))
+        model.save_pretrained(tmp_path / "run")
+        recipe = Recipe(epochs=np.int64(2), learning_rate=np.float32(0.5), matryoshka=[np.int64(4)])
+        assert json.loads(json.dumps(asdict(recipe)))["learning_rate"] == 0.5
+        assert json.loads((tmp_path / "run" / "config.json").read_text())["settings"]["num_frames"] == 2
 
     def test_too_many_frames_are_refused(self, tiny, tiny_folder):
         with pytest.raises(UsageError, match="num_frames is 1,000,000,000; .* 1 to 4,096"):

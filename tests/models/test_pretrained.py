@@ -160,6 +160,16 @@ def test_a_run_cannot_be_saved_into_a_file(model, tmp_path):
         model.save_pretrained(tmp_path / "file")
 
 
+@pytest.mark.parametrize("config", ["config.json", "open_clip_config.json"])
+def test_a_run_does_not_replace_a_backbone(model, tiny_folder, tmp_path, config):
+    backbone = shutil.copytree(tiny_folder, tmp_path / "backbone")
+    (backbone / "config.json").rename(backbone / config)
+    before = {path.name: path.read_bytes() for path in backbone.iterdir()}
+    with pytest.raises(UsageError, match="backbone holds a backbone"):
+        model.save_pretrained(backbone)
+    assert {path.name: path.read_bytes() for path in backbone.iterdir()} == before
+
+
 class TestCard:
     def read(self, model, folder):
         """Save the model; return the card's front matter and text."""

@@ -56,6 +56,26 @@ def test_films_are_indexed_and_searched(moments, tiny_folder, tmp_path):
     assert document["one_video"]["recall"]["5"]["0.7"] == 100.0
 
 
+def test_missing_videos_are_skipped_by_name(moments, tiny_folder, tmp_path):
+    (tmp_path / "film1.mp4").unlink()
+    report = vop.evaluate_moments(moments, model=str(tiny_folder), **SETTINGS)
+    assert (report.queries, report.videos) == (3, 1)
+    kinds = {failure.path: failure.kind for failure in report.skipped}
+    assert kinds == {str(tmp_path / "film1.mp4"): "missing", str(tmp_path / "broken.mp4"): "unreadable"}
+    for video in moments.videos:
+        video.path.unlink(missing_ok=True)
+    with pytest.raises(DataError, match="film0"):
+        vop.evaluate_moments(moments, model=str(tiny_folder), **SETTINGS)
+
+
+def test_times_beyond_the_video_are_noticed(moments, tiny_folder, caplog):
+    in_milliseconds = MomentQuery("a blue film", 0, (Clip(4000, 6000),))
+    split = MomentSplit("test", moments.videos[:2], (*moments.queries[:2], in_milliseconds))
+    vop.evaluate_moments(split, model=str(tiny_folder), **SETTINGS)
+    (warning,) = [record.getMessage() for record in caplog.records if "seconds" in record.getMessage()]
+    assert all(part in warning for part in ("1 of 3", "'a blue film'", "4000 s", "film0.mp4", "6.0 s"))
+
+
 def test_queries_of_two_names_of_a_file_are_all_counted(moments, tiny_folder, tmp_path):
     (tmp_path / "again.mp4").symlink_to("film0.mp4")
     again = Video("again", tmp_path / "again.mp4")

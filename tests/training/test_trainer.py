@@ -232,6 +232,16 @@ def test_short_epochs_are_not_all_validated(tiny, tmp_path):
     assert result.best_epoch in validated
 
 
+def test_checkpoints_are_due_after_epochs_without_validation(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("vop.training.trainer.SAVING_SHARE", 0)
+    one_step = {"epochs": 45, "batch_size": 18}
+    with pytest.raises(Killed):
+        trainer(tiny, tmp_path, **one_step, progress=kill_at(2)).fit()  # the first validation is after epoch 3
+    resumed = trainer(tiny, tmp_path, **one_step)
+    resumed._load(tmp_path / "training" / "state.safetensors")
+    assert (resumed.schedule.steps_per_epoch, resumed.state.step) == (1, 1)
+
+
 def test_without_validation_the_last_epoch_is_kept(tiny, tmp_path):
     result = trainer(tiny, tmp_path, validation=False).fit()
     assert (result.best_epoch, result.selection) == (3, "last")

@@ -19,6 +19,12 @@ class Plain:
     def parameters(self):
         return iter(())
 
+    def named_buffers(self):
+        return iter(())
+
+    def state_dict(self):
+        return {}
+
 
 class Tall(Plain):
     def __init__(self, sizes, *, height=2, **settings):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 import vop
@@ -17,6 +18,12 @@ def test_read_frames_of_a_video_and_of_a_clip(tmp_path):
     assert some.shape == (2, 3, 32, 32)
     assert numbers(some) == [13, 20]
     assert numbers(vop.read_frames(path, num_frames=2, size=32, start_seconds=0.0, end_seconds=1.0)) == [2, 7]
+
+
+def test_numbers_of_numpy_are_taken(tmp_path):
+    path = write_clip(tmp_path / "clip.mp4", grey_frames(24), rate=10)
+    clip = {"start_seconds": np.float32(0.5), "end_seconds": np.int64(1)}
+    assert vop.read_frames(path, num_frames=np.int64(2), size=np.int32(32), **clip).shape == (2, 3, 32, 32)
 
 
 def test_probe_describes_a_video(tmp_path):

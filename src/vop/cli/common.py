@@ -198,7 +198,7 @@ _RECIPE_HELP = {
     "flip": "Probability that a training video is mirrored; never if its captions mention left or right",
     "on_bad_video": "What to do about unreadable videos: skip and list them, or fail",
     "workers": "Number of threads that load frames",
-    "checkpoint_seconds": "Seconds between checkpoints within an epoch",
+    "checkpoint_seconds": "Seconds between checkpoints",
 }
 _NO_DEFAULT = {
     "epochs": f"{PAPER_EPOCHS}, or more until {ENOUGH_STEPS} steps are reached",

@@ -285,7 +285,7 @@ def _pair(value: Any, place: str) -> tuple[float, float]:
     try:
         first, last = (_as_float(number) for number in expect(value, list, place))
     except (TypeError, ValueError, OverflowError):
-        raise DataError(f"{place}: expected two times, got {value!r}") from None
+        raise DataError(f"{place}: expected two times in seconds, such as [92.5, 100], got {value!r}") from None
     if not (0 <= first < math.inf and 0 <= last < math.inf):
         raise DataError(f"{place}: the times {value!r} must be 0 or more")
     return first, last

@@ -35,7 +35,7 @@ _KINDS = f"or a {', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]} file, o
 
 
 def load(
-    spec: str,
+    spec: str | Path,
     *,
     videos: str | Path | None = None,
     video_column: str | None = None,
@@ -56,6 +56,7 @@ def load(
     """
     from vop.datasets import table as tables  # imports PyArrow
 
+    spec = str(spec)
     videos = None if videos is None else Path(videos)
     if spec.startswith("hf:"):
         return tables.read_hub(spec, videos=videos, video_column=video_column, caption_column=caption_column)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from vop.heads import MEAN
 from vop.models.model import HEAD_PREFIX, TextVideoModel
 from vop.models.pretrained import load as load_model
 from vop.models.run_folder import is_run
+from vop.utils.checks import check_whole
 from vop.utils.device import default_device, resolve_precision
 from vop.utils.progress import Progress, silent
 from vop.utils.ranks import ALONE, Ranks, join
@@ -40,7 +42,7 @@ def evaluate(
     videos: str | Path | None = None,
     video_column: str | None = None,
     caption_column: str | None = None,
-    backbone: str | None = None,
+    backbone: str | Path | None = None,
     num_frames: int | None = None,
     precision: str = "auto",
     merge_tokens: float | TokenMerging = 0.0,
@@ -85,8 +87,7 @@ def evaluate(
     """
     with watched(when=shared):
         ranks = join() if shared else ALONE
-        if bank_videos < 0:
-            raise UsageError(f"bank_videos is {bank_videos}; give 1 or more, or 0 for no QB-Norm")
+        check_whole("bank_videos", bank_videos, at_least=0, at_most=sys.maxsize)
         if not isinstance(data, Dataset):
             data = load_data(str(data), videos=videos, video_column=video_column, caption_column=caption_column)
         if save_embeddings is not None:
@@ -190,7 +191,7 @@ def default_split(data: Dataset) -> str:
 def open_model(
     name: str | Path,
     *,
-    backbone: str | None = None,
+    backbone: str | Path | None = None,
     num_frames: int | None = None,
     precision: str = "auto",
     embedding: EmbeddingConfig = AS_USUAL,

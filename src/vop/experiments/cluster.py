@@ -132,7 +132,7 @@ class RayWorkers:
                 outcome.set_exception(
                     VopError(
                         f"its worker was lost {ATTEMPTS} times ({error}), perhaps because there was not enough memory; "
-                        "try a smaller --batch-size or fewer --jobs"
+                        "try fewer --jobs or, with another --out, a smaller --batch-size"
                     )
                 )
             except WrongNode:

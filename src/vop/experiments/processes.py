@@ -7,16 +7,20 @@ import os
 import signal
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
+from multiprocessing.managers import SyncManager
 from queue import Empty, Queue
 from types import TracebackType
 from typing import Self
 
-from vop.errors import UsageError
+from vop.errors import UsageError, VopError
 from vop.experiments.results import RunRecord, SearchRecord
 from vop.experiments.work import Job, run_job
 from vop.experiments.workers import QUIET_SECONDS, Ended, Message, sending
+from vop.utils.parent import end_with_parent
 
 
 @dataclass
@@ -47,8 +51,10 @@ class Processes:
         self._running: dict[Future[RunRecord | SearchRecord], _Running] = {}
 
     def __enter__(self) -> Self:
+        manager = SyncManager(ctx=self._context)
+        manager.start(end_with_parent)
         with ExitStack() as stack:
-            self._messages: Queue[Message] = stack.enter_context(self._context.Manager()).Queue()
+            self._messages: Queue[Message] = stack.enter_context(manager).Queue()
             stack.push(self._end)
             self._stack = stack.pop_all()
         return self
@@ -70,7 +76,7 @@ class Processes:
     def start(self, job: Job, slot: int) -> None:
         gpu = self._gpus[slot % len(self._gpus)] if self._gpus else None
         placed = replace(job, gpu=gpu, side_by_side=self.count)
-        pool = ProcessPoolExecutor(1, mp_context=self._context)
+        pool = ProcessPoolExecutor(1, mp_context=self._context, initializer=end_with_parent)
         self._running[pool.submit(_run_in_process, placed, self._messages, slot)] = _Running(job, slot, pool)
 
     def ended(self) -> Iterator[Ended]:
@@ -78,7 +84,7 @@ class Processes:
         for future in finished:
             running = self._running.pop(future)
             running.pool.shutdown()
-            yield Ended(running.job, running.slot, future.result)
+            yield Ended(running.job, running.slot, partial(_result, future))
 
     def messages(self) -> Iterator[Message]:
         while True:
@@ -88,22 +94,20 @@ class Processes:
                 return
 
 
+def _result(future: Future[RunRecord | SearchRecord]) -> RunRecord | SearchRecord:
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        raise VopError(
+            "its process was killed, perhaps because there was not enough memory; try fewer --jobs or, with another "
+            "--out, a smaller --batch-size"
+        ) from None
+
+
 def _run_in_process(job: Job, messages: Queue[Message], slot: int) -> RunRecord | SearchRecord:
     """Run the job in its own process, and send the progress to the parent process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C and ends this one
-
-    def send(message: Message) -> None:
-        _exit_without_parent()
-        messages.put(message)
-
-    return run_job(job, sending(job.name, slot, send))
-
-
-def _exit_without_parent() -> None:
-    """End this process if its parent was killed, so that it does not run beside a resumed experiment."""
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        os._exit(1)
+    return run_job(job, sending(job.name, slot, messages.put))
 
 
 def _gpus() -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from vop.experiments.work import Job
 from vop.experiments.workers import Workers
 from vop.utils.progress import Progress
 
+log = logging.getLogger(__name__)
 Record = RunRecord | SearchRecord
 
 
@@ -121,7 +123,9 @@ class Scheduler:
         self.done += 1
         try:
             found = result()
-        except Exception as error:  # one failed job, even a crashed process, does not stop the others
+        except (Exception, SystemExit) as error:  # one failed job, even a crashed process, does not stop the others
+            if not isinstance(error, VopError):
+                log.error("%s failed", job.name, exc_info=error)
             self.outcome.failures.append(f"{job.arm.name}, {job.name}: {_reason(error)}")
             if job.is_search:
                 self.done += sum(len(self._seeds(arm)) for arm in self._arms_waiting_for(job.arm))
@@ -166,5 +170,5 @@ class Scheduler:
             self.progress(f"process {slot + 1}", done, total, ", ".join(part for part in (name, step, note) if part))
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     return str(error) if isinstance(error, VopError) else f"{type(error).__name__}: {error}"

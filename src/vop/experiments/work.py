@@ -9,7 +9,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from vop.datasets.frames import FrameStore
 from vop.datasets.types import Dataset, Split
-from vop.errors import VopError
+from vop.errors import DivergenceError, MemoryRanOutError, VopError
 from vop.evaluation.embedding import embed_split
 from vop.evaluation.job import report_facts, report_from_embeddings
 from vop.experiments.plan import Arm, Plan
@@ -36,6 +37,7 @@ from vop.training.job import readable_splits, train
 from vop.training.trainer import Trainer
 from vop.utils.device import default_device, machine_name, resolve_precision
 from vop.utils.files import atomic_write, read_file
+from vop.utils.fitting import is_out_of_memory
 from vop.utils.parsing import parse_json
 from vop.utils.progress import Progress
 from vop.utils.threads import use_threads
@@ -118,11 +120,31 @@ def run_job(job: Job, progress: Progress) -> RunRecord | SearchRecord:
         os.environ["CUDA_VISIBLE_DEVICES"] = job.gpu
     use_threads(processes=job.side_by_side)
     _check_code(job)
-    found = _search(job, progress) if job.is_search else _train_and_rank(job, progress)
+    with _own_advice():
+        found = _search(job, progress) if job.is_search else _train_and_rank(job, progress)
     found = found.model_copy(update={"data": job.data, "machine": machine_name(), "vop_version": VERSION})
     with atomic_write(job.result_path) as path:
         path.write_text(json.dumps(found.to_dict()), encoding="utf-8")
     return found
+
+
+@contextmanager
+def _own_advice() -> Iterator[None]:
+    """Give errors that end a job the advice that helps in an experiment, whose options are not those of a training."""
+    try:
+        yield
+    except DivergenceError as error:
+        advice = "Give lower --learning-rates, or a lower --rate-range, and another --out"
+        raise VopError(f"{error.what}. {advice}") from None
+    except (MemoryRanOutError, RuntimeError, MemoryError) as error:
+        if not (isinstance(error, MemoryRanOutError) or is_out_of_memory(error)):
+            raise
+        what = error.what if isinstance(error, MemoryRanOutError) else f"memory ran out ({error or 'MemoryError'})"
+        raise VopError(
+            f"{what}. Run the same command with --recompute layers or fewer --jobs, which change no result. Or choose "
+            "another --out, and --chunk-size, a smaller --batch-size, fewer --num-frames, --precision bf16, or a "
+            "backbone with fewer tokens per frame"
+        ) from None
 
 
 def _check_code(job: Job) -> None:

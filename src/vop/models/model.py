@@ -33,7 +33,7 @@ from vop.models.card import made_with
 from vop.models.dtypes import accept_any_dtype
 from vop.models.frames import checked, resized
 from vop.models.run_folder import Card, RunConfig
-from vop.utils.checks import check_whole
+from vop.utils.checks import check_whole, plain
 from vop.utils.fitting import FittingBatches
 from vop.utils.ranks import ALONE, Ranks
 from vop.utils.text import is_unicode
@@ -458,6 +458,7 @@ class TextVideoModel(nn.Module):
         Tables with an entry for each frame position are interpolated linearly between the middles of the intervals.
         """
         check_whole("num_frames", num_frames, at_least=1, at_most=MAX_FRAMES)
+        num_frames = plain(num_frames)
         self.backbone.sizes.check_num_frames(num_frames)
         lengths = [*self.method.table_lengths(num_frames), *(num_frames for _ in self.head.frame_tables())]
         for (parameter, axis), length in zip(self.frame_tables(), lengths, strict=True):
@@ -471,7 +472,12 @@ class TextVideoModel(nn.Module):
         return [*self.method.frame_tables(), *self.head.frame_tables()]
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a run to a folder: config.json, model.safetensors (only trained parameters) and a model card."""
+        """Write a run to a folder: config.json, model.safetensors (only trained parameters) and a model card.
+
+        Raises:
+            UsageError: the folder holds a backbone.
+            VopError: the folder cannot be written.
+        """
         folder = Path(folder)
         saving.write(folder, self.run_config(folder), self.trainable())
 

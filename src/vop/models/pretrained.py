@@ -35,7 +35,7 @@ from vop.utils.files import expand
 
 def create(
     method: str,
-    backbone: str | Backbone = DEFAULT_HUB_ID,
+    backbone: str | Path | Backbone = DEFAULT_HUB_ID,
     *,
     head: str = heads.MEAN,
     dtype: torch.dtype = torch.float32,
@@ -56,8 +56,8 @@ def create(
     Raises:
         UsageError: a name or a setting is unknown, a value is not allowed, or the layers cannot be compiled.
     """
-    if isinstance(backbone, str):
-        backbone = find_backbone(backbone)
+    if not isinstance(backbone, Backbone):
+        backbone = find_backbone(str(backbone))
     of_method, of_head = split_settings(settings)
     part = methods.create(method, backbone.sizes, **of_method)
     if head != heads.MEAN and part.pools_itself:
@@ -75,7 +75,7 @@ def create(
 def load(
     name: str | Path,
     *,
-    backbone: str | None = None,
+    backbone: str | Path | None = None,
     num_frames: int | None = None,
     merge_tokens: float | TokenMerging = 0.0,
     dimensions: int | None = None,
@@ -115,6 +115,7 @@ def load(
         dtype = resolve_precision(dtype, device)
     settings = (merging if merging.ratio else None, compile)
     alike = [other for other in beside if (other.merging, other.compiled) == settings]
+    backbone = None if backbone is None else str(backbone)
     model = _open(without_hub_prefix(str(name)), backbone=backbone, dtype=dtype, beside=alike)
     if num_frames is not None and num_frames != model.num_frames:
         model.resize_frames(num_frames)

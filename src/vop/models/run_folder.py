@@ -119,7 +119,12 @@ def write_run(folder: Path, config: RunConfig, trained: Mapping[str, Tensor], *,
     """Write the folder, each file atomically. The weights come before the configuration that refers to them.
 
     What the owner has written below the model card stays.
+
+    Raises:
+        UsageError: the folder holds a backbone, whose files would be replaced.
     """
+    if (folder / OPEN_CLIP_CONFIG).exists() or ((folder / CONFIG).exists() and not is_run(folder)):
+        raise UsageError(f"{folder} holds a backbone, whose files a run would replace: save to another folder")
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in trained.items()}
     with atomic_write(folder / WEIGHTS) as path:
         save_file(state, path, metadata={"format": "pt"})

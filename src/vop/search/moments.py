@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from vop.backbones import DEFAULT_HUB_ID
 from vop.backbones.embedding_config import EmbeddingConfig, TokenMerging
-from vop.datasets.moments import MomentSplit, load_moments
-from vop.errors import DataError, UsageError
+from vop.datasets.moments import MomentQuery, MomentSplit, load_moments
+from vop.errors import DataError, FileFailure, UsageError
 from vop.evaluation.moments import EmbeddedClips, Ends, Floats, MomentRecall, moment_recall
 from vop.search.failures import Failure
 from vop.search.library import Library
@@ -31,6 +31,7 @@ from vop.search.sharding.commands import index_part, publish
 from vop.search.store import Store
 from vop.utils.progress import Progress, silent
 from vop.utils.ranks import ALONE, Ranks, join
+from vop.utils.text import count
 from vop.utils.threads import free_cores
 from vop.utils.watch import watched
 
@@ -68,7 +69,7 @@ class MomentReport:
     segments: int
     seconds: float
     refined: bool
-    skipped: tuple[Failure, ...]
+    skipped: tuple[FileFailure, ...]
     one_video: MomentRecall
     all_videos: MomentRecall
     merge_tokens: float | None = None
@@ -133,17 +134,28 @@ def evaluate_moments(
         moments = data if isinstance(data, MomentSplit) else load_moments(str(data), split=split, videos=videos)
         moments = _one_per_file(moments)
         paths = {os.path.realpath(video.path): place for place, video in enumerate(moments.videos)}
+        existing = [path for path in paths if os.path.exists(path)]
+        if not existing:
+            raise DataError(
+                f"none of the videos of {name or moments} exists, for example {next(iter(paths))}: give their folder "
+                "as videos (--videos)"
+            )
         if library is None:
             library = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vop-moments-"))) / "library"
         embedding = EmbeddingConfig.of(merge_tokens=merge_tokens, dimensions=dimensions)
         opened = _library(Path(library), model, segmentation, num_frames, precision, refine, embedding)
         if ranks.size > 1:
-            failures = share((Path(library).absolute(), list(paths)))
+            failures = share((Path(library).absolute(), existing))
         else:
             failures = opened.index(
-                list(paths), compile=compile, workers=workers, batch_size=batch_size, progress=progress
+                existing, compile=compile, workers=workers, batch_size=batch_size, progress=progress
             ).failures
-        skipped = tuple(failure for failure in failures if failure.path in paths)
+        missing = (
+            FileFailure(path=path, reason="the file does not exist", kind="missing")
+            for path in paths
+            if path not in existing
+        )
+        skipped = (*missing, *(failure for failure in failures if failure.path in existing))
         is_refined = opened.models[0].frame_column is not None and refine is not False
         return _from_first(ranks, _report(opened, moments, name, paths, is_refined=is_refined, skipped=skipped))
 
@@ -207,7 +219,7 @@ def _report(
     paths: Mapping[str, int],
     *,
     is_refined: bool,
-    skipped: tuple[Failure, ...],
+    skipped: tuple[FileFailure, ...],
 ) -> MomentReport:
     """Search for every sentence, and compare. `paths` are those of the videos, with their indices."""
     clips, ends = _clips(library, paths, refine=is_refined)
@@ -216,6 +228,7 @@ def _report(
     queries = [query for query in moments.queries if query.video in readable]
     if not queries:
         raise DataError(f"none of the videos of {name or moments} can be read")
+    _warn_beyond(queries, moments, clips)
     texts = library.model().encode_text([query.sentence for query in queries]).numpy()
     one_video, all_videos = moment_recall(texts, clips, queries, ends=ends)
     return MomentReport(
@@ -237,6 +250,24 @@ def _report(
         merge_tokens=None if used.merge_tokens is None else used.merge_tokens.ratio,
         dimensions=used.dimensions,
     )
+
+
+def _warn_beyond(queries: Sequence[MomentQuery], moments: MomentSplit, clips: EmbeddedClips) -> None:
+    """Warn of sentences that no search can find, because they begin after the end of their video."""
+    ends = np.zeros(len(moments.videos))
+    np.maximum.at(ends, clips.videos, clips.ends)
+    beyond = [query for query in queries if min(clip.start_seconds for clip in query.clips) >= ends[query.video]]
+    if beyond:
+        first = beyond[0]
+        _log.warning(
+            "%s of %s after the end of the video, such as %r at %g s, in %s of %.1f s: give the times in seconds",
+            f"{len(beyond):,}",
+            f"{count('sentence', len(queries))} {'begins' if len(beyond) == 1 else 'begin'}",
+            first.sentence,
+            first.clips[0].start_seconds,
+            moments.videos[first.video].path,
+            ends[first.video],
+        )
 
 
 def _library(

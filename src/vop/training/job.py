@@ -67,7 +67,7 @@ def train(
     *,
     out: str | Path,
     method: str | None = None,
-    backbone: str | None = None,
+    backbone: str | Path | None = None,
     head: str | None = None,
     settings: Mapping[str, object] | None = None,
     recipe: Recipe | TrainingConfig | str | Path | None = None,

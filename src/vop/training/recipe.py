@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast
 from vop.datasets.augmentation import AUGMENTATIONS, Augmentation
 from vop.datasets.augmentation import NONE as NO_AUGMENTATION
 from vop.errors import UsageError, unknown_name
-from vop.utils.checks import check_choice, check_list, check_number, check_whole
+from vop.utils.checks import check_choice, check_list, check_number, check_whole, plain
 from vop.utils.files import read_file
 from vop.utils.parsing import MAX_YAML_BYTES, parse_yaml
 from vop.video.clip import DISPLAY, check_aspect
@@ -68,7 +68,7 @@ class Recipe:
             (`vop.datasets.augmentation.Augmentation`).
         on_bad_video: "skip" leaves unreadable videos out and reports them; "fail" stops.
         workers: threads that load frames.
-        checkpoint_seconds: seconds between two checkpoints within an epoch. Each epoch also ends with one.
+        checkpoint_seconds: seconds between two checkpoints. Each validation also ends with one.
     """
 
     epochs: int | None = None
@@ -101,6 +101,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for own in dataclasses.fields(self):
+            object.__setattr__(self, own.name, plain(getattr(self, own.name)))
             _check_type(own, getattr(self, own.name))
         leasts = {"epochs": 1, "batch_size": 2, "accumulate": 1, "chunk_size": 1, "captions_per_video": 1}
         for name, least in {**leasts, "hard_negatives": 0, "workers": 0, "seed": 0}.items():
@@ -124,7 +125,8 @@ class Recipe:
                 f"learning_rate is {self.learning_rate}; it must be above 0 and below 10 (the paper's are 1e-6 to 1e-2)"
             )
         if self.rates is not None:
-            object.__setattr__(self, "rates", dict(sorted(self.rates.items())) or None)  # the order does not matter
+            rates = {name: plain(rate) for name, rate in sorted(self.rates.items())}  # the order does not matter
+            object.__setattr__(self, "rates", rates or None)
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UsageError(f"ema_decay is {self.ema_decay}; it must be 0 or more and below 1")
         check_aspect(self.aspect)
@@ -132,7 +134,8 @@ class Recipe:
             raise unknown_name("if_worse", self.if_worse, [UNTUNED, TUNED])
         if self.loss not in (AUTO, *LOSS_NAMES):
             raise unknown_name("loss", self.loss, [AUTO, *LOSS_NAMES])
-        object.__setattr__(self, "matryoshka", tuple(sorted(set(self.matryoshka))))  # a file has a list
+        dimensions = sorted({plain(number) for number in self.matryoshka})
+        object.__setattr__(self, "matryoshka", tuple(dimensions))  # a file has a list
         check_choice("recompute", self.recompute, (NO_RECOMPUTING, LAYERS))
         check_choice("augment", self.augment, tuple(AUGMENTATIONS))
         _ = self.augmentation  # checks its values

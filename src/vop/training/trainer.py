@@ -32,7 +32,7 @@ from vop.datasets.hard_negatives import Neighbours, captions_by_video, grouped_o
 from vop.datasets.loading import Batch, EpochSampler, FrameLoader, PairDataset, caption_groups, count_groups
 from vop.datasets.types import Split
 from vop.datasets.views import RandomViews
-from vop.errors import DataError, DivergenceError, UsageError, VopError
+from vop.errors import DataError, DivergenceError, MemoryRanOutError, TrainingError, UsageError, VopError
 from vop.evaluation.embedding import embed_split, embed_texts
 from vop.evaluation.metrics import MetricsDict
 from vop.models.model import TextVideoModel
@@ -128,6 +128,7 @@ class Trainer:
         self.neighbours: Neighbours | None = None
         self.best: dict[str, Tensor] = {}
         self.saving_seconds = 0.0
+        self.saved_at = 0.0  # when the last checkpoint was written, or the training began
         self.ranks = Ranks.current()
         processes = self.accelerator.num_processes
         items = count_groups(train, size=recipe.captions_per_video)
@@ -170,6 +171,7 @@ class Trainer:
         path = self.out / TRAINING / CHECKPOINT
         if resume and self._is_everywhere(path):
             self._load(path)
+        self.saved_at = time.monotonic()
         work = forward_work(self.model.backbone.sizes, frames=self.chunk_size * self.model.num_frames)
         with tracked(self.accelerator, self.out, config=self._identity()), limit_threads(work):
             if self.keep and self.validation is not None and self.state.untuned is None:
@@ -180,7 +182,7 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> None:
         steps = self.schedule.steps_per_epoch
-        started = saved = time.monotonic()
+        started = time.monotonic()
         before = self.state.seconds
         done = self.state.step - epoch * steps
         for batches in self._steps(epoch, start=done):
@@ -190,14 +192,16 @@ class Trainer:
             self.accelerator.log({"train/loss": loss}, step=self.state.step)
             self._report(epoch, loss, self.state.seconds - before, self.state.step - epoch * steps - done)
             is_last = self.state.step == (epoch + 1) * steps  # saved at the end of the epoch
-            due = max(self.recipe.checkpoint_seconds, SAVING_SHARE * self.saving_seconds)
-            if not is_last and time.monotonic() - saved >= due:
+            if not is_last and self._is_saving_due():
                 self._save()
-                saved = time.monotonic()
         self._end_epoch(epoch)
         self.state.seconds = before + time.monotonic() - started
-        if self.schedule.is_validated(epoch):
+        if self.schedule.is_validated(epoch) or self._is_saving_due():
             self._save()
+
+    def _is_saving_due(self) -> bool:
+        due = max(self.recipe.checkpoint_seconds, SAVING_SHARE * self.saving_seconds)
+        return time.monotonic() - self.saved_at >= due
 
     def _is_everywhere(self, path: Path) -> bool:
         """Return whether a file exists.
@@ -224,7 +228,7 @@ class Trainer:
 
         Raises:
             DivergenceError: loss or gradient are not finite.
-            VopError: memory ran out.
+            MemoryRanOutError: memory ran out.
         """
         try:
             return self._optimize(batches)
@@ -247,6 +251,7 @@ class Trainer:
             f"memory ran out with batch_size {self.batch_size} ({' x '.join(content)} in a process, {precision})",
             f"{advice} again with a smaller --batch-size, fewer --num-frames, --recompute layers, --precision bf16, "
             "or a backbone with fewer tokens per frame, and another --out",
+            error=MemoryRanOutError,
             alone=True,
         )
 
@@ -444,20 +449,19 @@ class Trainer:
         advice = f"The learning rate was {rate:.2g}. Train again with a lower --learning-rate and another --out"
         self._stop_at(what, advice, error=DivergenceError)
 
-    def _stop_at(self, what: str, advice: str, *, error: type[VopError] = VopError, alone: bool = False) -> NoReturn:
+    def _stop_at(self, what: str, advice: str, *, error: type[TrainingError], alone: bool = False) -> NoReturn:
         """Save the best epoch so far, if any, and raise the error that ends the training.
 
         Args:
             error: the class of the error.
             alone: whether other processes may go on. Then they cannot take part in saving.
         """
-        kept = f"{self.out} holds no weights yet"
+        kept = "no weights yet"
         if self.state.best_epoch is not None and not (alone and self.ranks.size > 1):
             is_untuned = self._finish().selection == UNTUNED
-            kept = f"{self.out} holds " + (
-                "the untuned model" if is_untuned else f"the weights of epoch {self.state.best_epoch}"
-            )
-        raise error(f"{what} at step {self.state.step + 1} of {self.schedule.total_steps}; {kept}. {advice}")
+            kept = "the untuned model" if is_untuned else f"the weights of epoch {self.state.best_epoch}"
+        holds = f"; {self.out} holds {kept}" if self.keep else ""
+        raise error(f"{what} at step {self.state.step + 1} of {self.schedule.total_steps}{holds}", advice)
 
     def _finish(self) -> TrainingResult:
         """Load the selected weights, or take the untuned model, and write the run."""
@@ -500,7 +504,8 @@ class Trainer:
             state=self.state,
             identity=self._identity(),
         )
-        self.saving_seconds = time.monotonic() - started
+        self.saved_at = time.monotonic()
+        self.saving_seconds = self.saved_at - started
 
     def _load(self, path: Path) -> None:
         self.state, average, best = load_checkpoint(

@@ -16,6 +16,7 @@ from importlib.metadata import EntryPoint, EntryPoints, entry_points, packages_d
 from typing import Any, Generic, Protocol, TypeVar, cast
 
 from vop.errors import UsageError, VopError, unknown_name, unknown_setting
+from vop.utils.checks import plain
 
 LARGE = 256  # a larger setting may create millions of parameters, so they are counted first
 MAX_PARAMETERS = 1_000_000_000  # of a method or a head; the largest built-in one has some 50 million on ViT-L/14
@@ -142,6 +143,10 @@ class Configurable(Protocol):
 
     def parameters(self) -> Iterator[Any]: ...
 
+    def named_buffers(self) -> Iterator[tuple[str, Any]]: ...
+
+    def state_dict(self) -> Mapping[str, Any]: ...
+
 
 M = TypeVar("M", bound=Configurable)
 
@@ -174,10 +179,11 @@ class ClassRegistry(Registry[type[M]]):
         Names of settings are checked here, values by the class itself. Other errors of a constructor are not caught.
 
         Raises:
-            UsageError: a name or setting is unknown (the error suggests the nearest known ones), or a value is not
-                allowed.
+            UsageError: a name or setting is unknown (the error suggests the nearest known ones), a value is not
+                allowed, or the object has buffers, which a run would not save.
         """
         found, known = self.find(name), self.settings_of(name)
+        arguments = {key: plain(value) for key, value in arguments.items()}
         settings = {key: value for key, value in arguments.items() if key not in self.given}
         for setting in settings:
             if setting not in known:
@@ -190,6 +196,7 @@ class ClassRegistry(Registry[type[M]]):
         if any(isinstance(value, int) and value > LARGE for value in arguments.values()):
             self._check_size(name, settings, lambda: build(*subject, **arguments))
         built = build(*subject, **arguments)
+        self._check_buffers(name, built)
         built.settings = values
         return built
 
@@ -201,6 +208,16 @@ class ClassRegistry(Registry[type[M]]):
                 parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
                 settings |= {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         return {setting: default for setting, default in settings.items() if setting not in self.given}
+
+    def _check_buffers(self, name: str, built: M) -> None:
+        """Raise a UsageError if a saved model would lack a part of its state. A run has only trained parameters."""
+        saved = built.state_dict()
+        for buffer, _ in built.named_buffers():
+            if buffer in saved:
+                raise UsageError(
+                    f"the {self.kind} {name} has the buffer {buffer}, but a run saves only parameters: for a constant, "
+                    "pass persistent=False to register_buffer; in place of a BatchNorm, use a LayerNorm or a GroupNorm"
+                )
 
     def _check_size(self, name: str, settings: Mapping[str, object], build: Callable[[], M]) -> None:
         """Raise a UsageError if the settings give too many parameters, before memory is allocated for them."""

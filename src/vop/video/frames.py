@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vop.errors import UsageError, VideoError
+from vop.utils.checks import plain
 from vop.utils.text import count
 from vop.video.clip import DISPLAY, Clip, check_request
 from vop.video.decode import VideoDecoder
@@ -75,10 +76,10 @@ def read_frames(
 
     frames = decode_frames(
         path,
-        num_frames=num_frames,
-        resizing=Resizing(size, resize, interpolation),
-        start_seconds=start_seconds,
-        end_seconds=end_seconds,
+        num_frames=plain(num_frames),
+        resizing=Resizing(plain(size), resize, interpolation),
+        start_seconds=plain(start_seconds),
+        end_seconds=plain(end_seconds),
         aspect=aspect,
         stream=stream,
         threads=threads,
