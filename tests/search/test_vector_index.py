@@ -176,13 +176,15 @@ class TestSearchIndex:
         ]
         assert sum(right) / (10 * len(QUERIES)) >= 0.95
 
-    @pytest.mark.parametrize(("most", "share"), [(0, 0.0), (0, 1.0), (10 * ROWS, 0.0)], ids=["index", "rows", "some"])
+    @pytest.mark.parametrize(
+        ("candidates", "compared"), [(0.0, 0.0), (0.0, 1.0), (1.0, 0.0)], ids=["index", "rows", "candidates"]
+    )
     @pytest.mark.parametrize(
         "where", ["tenth > 0", "tenth < 5", "tenth = 3", "number < 40", "number < 3", "number < 0"]
     )
-    def test_every_way_of_meeting_a_condition_finds_the_nearest(self, table, monkeypatch, where, most, share):
-        monkeypatch.setattr(nearest, "_MOST_CANDIDATES", most)
-        monkeypatch.setattr(nearest, "_COMPARED_SHARE", share)
+    def test_every_way_of_meeting_a_condition_finds_the_nearest(self, table, monkeypatch, where, candidates, compared):
+        monkeypatch.setattr(nearest, "_CANDIDATES_SHARE", candidates)
+        monkeypatch.setattr(nearest, "_COMPARED_SHARE", compared)
         met = set(numbers(table.search().where(where).select(["number"]).to_arrow()))
         allowed = np.isin(np.arange(ROWS), list(met))
         right = 0

@@ -48,10 +48,11 @@ _PARTITION_ROWS = 4000
 # recall@10 is 0.99 in one million and in ten million clustered vectors.
 _VISITED, _GROWTH = (80, 250), 0.75
 SPARE = 1.3  # candidates for each row that is expected to meet a condition
-# A search with a condition first drops rows from so many times as many candidates. LanceDB compares the codes five
-# times as fast if it need not know of each row whether it may be found, but a candidate's vector takes 20 µs to read.
-_CANDIDATES, _MOST_CANDIDATES = 4, 1000
+# If LanceDB must know of each row whether it meets a condition, it compares the codes a fifth as fast. Up to this share
+# of the rows, it is faster to compare more candidates, and to drop those that do not meet the condition.
+_CANDIDATES_SHARE = 0.001
 _COMPARED_SHARE = 0.002  # of the rows: if fewer meet a condition, reading their vectors is faster than the index
+_MOST_COUNTED = 1000  # conditions
 _REFINED = 50  # minimum number of full vectors to read: the best 50 by 4 bits contain the ten nearest
 _MOST_REFINED = 50_000  # with this limit, a search of the index takes a quarter of the time of a scan
 
@@ -138,6 +139,7 @@ class Indexed:
         self.wait = loop.run
         self._name = table
         self._is_local = "://" not in str(database)
+        self._counted: dict[str, tuple[int, int]] = {}  # condition -> number of rows, and of those that meet it
         self._connection: AsyncConnection = self.wait(
             lancedb.connect_async(
                 database, read_consistency_interval=timedelta(0), storage_options=storage_options or None
@@ -190,23 +192,27 @@ class Indexed:
             found = await nearest(limit).nprobes(visited_partitions(rows, rows)).to_arrow()
             return found if len(found) == limit else await nearest(limit).nprobes(rows).to_arrow()
 
-        async def of_candidates(count: int) -> pa.Table | None:
-            """Drop the candidates that do not meet the condition; None if too few are left."""
-            if count > max(_MOST_CANDIDATES, rows // 1000):
-                return None
-            search = nearest(count).nprobes(visited_partitions(rows, max(1, rows * limit // count)))
-            found = await search.where(where).postfilter().to_arrow()
-            return found.slice(0, limit) if len(found) >= limit else None
-
         if self._is_local:  # in object storage, each vector may take a request
-            if (found := await of_candidates(_CANDIDATES * limit)) is not None:
-                return found
-            matching = await self.table.count_rows(where)
+            matching = await self._count(where, rows)
             if matching <= _COMPARED_SHARE * rows:
                 return await self._compared(column, query, limit, where, columns)
-            if (found := await of_candidates(ceil(SPARE * limit * rows / matching))) is not None:
-                return found
+            candidates = ceil(SPARE * limit * rows / matching)
+            if candidates <= _CANDIDATES_SHARE * rows:
+                search = nearest(candidates).nprobes(visited_partitions(rows, matching))
+                found = await search.where(where).postfilter().to_arrow()
+                if len(found) >= limit:
+                    return found.slice(0, limit)
         return await nearest(limit).nprobes(rows).where(where).to_arrow()
+
+    async def _count(self, where: str, rows: int) -> int:
+        """Return how many of the rows meet a condition. It is counted again if the number of rows has changed."""
+        before, matching = self._counted.get(where, (0, 0))
+        if before != rows:
+            matching = await self.table.count_rows(where)
+            if len(self._counted) >= _MOST_COUNTED:
+                self._counted.clear()
+            self._counted[where] = rows, matching
+        return matching
 
     async def _compared(self, column: str, query: np.ndarray, limit: int, where: str, columns: list[str]) -> pa.Table:
         """Compare the query with every row that meets a condition."""
