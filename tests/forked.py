@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import socket
 import sys
 import tempfile
@@ -78,6 +79,7 @@ def _run(code: str, words: list[str], environment: dict[str, str], folder: str, 
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the first process may have started as a background job
     sys.argv[:] = ["-c", *words]
     torch.set_num_threads(1)
     exec(compile(code, "<code of a test>", "exec"), {"__name__": "__main__"})
