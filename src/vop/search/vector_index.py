@@ -5,6 +5,9 @@ The index is IVF-RQ: rows are grouped around centroids and take half a byte per 
 reads the full vectors of its best rows, so that their order and scores are exact. An HNSW graph is not faster,
 takes 19 times as long to build, and never finds the nearest rows of some queries.
 
+A search with a condition is one of three: few rows that meet it are compared one by one; if many meet it, candidates
+that do not are dropped; otherwise LanceDB leaves out the others while it compares, in all partitions.
+
 Rows that are added after the index was built are scanned until `keep_up` adds a part to the index for them, with the
 same centroids (LanceDB calls it a delta index). Every search visits every part, so an index of many parts is rebuilt
 as one.
