@@ -13,9 +13,9 @@ searches, and reports the time of opening and the first search, and the peak mem
 scan. `vop` reads the database, `vop-memory` is what `vop serve` uses, and `vop-light` the same if the vectors do not
 fit in its memory. These and `exact` also search with conditions that hold for a share of the rows; `is_new` are
 conditions that no earlier query had. `vop-visited` visits other shares of the partitions, with the vectors in memory
-if they fit in half of the machine's. `cpu` is the CPU time of all
-threads, which is more reliable than the elapsed time if other jobs share the machine. OPENBLAS_CORETYPE and
-OPENBLAS_L2_SIZE are removed from the environment, because they would change NumPy's product.
+if they fit in half of the machine's. `cpu` is the CPU time of all threads, which is more reliable than the elapsed time
+if other jobs share the machine. OPENBLAS_CORETYPE and OPENBLAS_L2_SIZE are removed from the environment, because they
+would change NumPy's product.
 """
 
 from __future__ import annotations

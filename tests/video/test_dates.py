@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vop.video.dates import recording_date
+from vop.video.dates import RecordingDate, date_after_change, recording_date
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 CHANGED = datetime(2025, 3, 4, 5, 6, 7, tzinfo=UTC)
@@ -257,3 +257,20 @@ def test_any_modification_time_gives_a_date(mtime_ns):
     at, source = recording_date({}, {}, Path("/v/a.mp4"), mtime_ns)
     assert source == "file"
     assert at.tzinfo
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "mtime_ns", "expected"),
+    [
+        ("creation_time", "2019-07-14.mp4", 0, 2010),  # metadata come first
+        ("file", "2019-07-14.mp4", 0, 2019),
+        ("file", "a.mp4", 10**18, 2001),  # earlier
+        ("file", "a.mp4", 2 * 10**18, 2010),
+        ("file", "a.mp4", 0, 2010),  # not plausible
+        ("file", "a.mp4", None, 2010),
+        ("name", "a.mp4", 10**18, 2010),
+    ],
+)
+def test_a_date_after_a_change_of_the_file(source, name, mtime_ns, expected):
+    before = RecordingDate(datetime(2010, 5, 1, tzinfo=UTC), source)
+    assert date_after_change(before, name, mtime_ns).at.year == expected

@@ -165,9 +165,9 @@ class LoadedTable:
             return np.empty(0, np.int64), np.empty(0, np.float32)
         if matching == len(self):
             allowed = None
-        wanted = (
-            limit if allowed is None else min(len(self), int(vector_index.SPARE * limit * len(self) / matching) + 1)
-        )
+        wanted = limit
+        if allowed is not None:
+            wanted = min(len(self), int(vector_index.SPARE * limit * len(self) / matching) + 1)
         compared = _COMPARED_IN_TABLE
         if self._vectors is not None:
             compared = max(_COMPARED, int(_COMPARED_SHARE * len(self)))

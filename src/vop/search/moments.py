@@ -134,7 +134,8 @@ def evaluate_moments(
         moments = data if isinstance(data, MomentSplit) else load_moments(str(data), split=split, videos=videos)
         moments = _one_per_file(moments)
         paths = {os.path.realpath(video.path): place for place, video in enumerate(moments.videos)}
-        existing = [path for path in paths if os.path.exists(path)]
+        missing = {path for path in paths if not os.path.exists(path)}
+        existing = [path for path in paths if path not in missing]
         if not existing:
             raise DataError(
                 f"none of the videos of {name or moments} exists, for example {next(iter(paths))}: give their folder "
@@ -150,12 +151,10 @@ def evaluate_moments(
             failures = opened.index(
                 existing, compile=compile, workers=workers, batch_size=batch_size, progress=progress
             ).failures
-        missing = (
-            FileFailure(path=path, reason="the file does not exist", kind="missing")
-            for path in paths
-            if path not in existing
+        skipped = (
+            *(FileFailure(path=path, reason="the file does not exist", kind="missing") for path in sorted(missing)),
+            *(failure for failure in failures if failure.path in paths and failure.path not in missing),
         )
-        skipped = (*missing, *(failure for failure in failures if failure.path in existing))
         is_refined = opened.models[0].frame_column is not None and refine is not False
         return _from_first(ranks, _report(opened, moments, name, paths, is_refined=is_refined, skipped=skipped))
 

@@ -51,8 +51,8 @@ _PARTITION_ROWS = 4000
 # recall@10 is 0.99 in one million and in ten million clustered vectors.
 _VISITED, _GROWTH = (80, 250), 0.75
 SPARE = 1.3  # candidates for each row that is expected to meet a condition
-# If LanceDB must know of each row whether it meets a condition, it compares the codes a fifth as fast. Up to this share
-# of the rows, it is faster to compare more candidates, and to drop those that do not meet the condition.
+# If LanceDB must know of each row whether it meets a condition, comparing the codes takes several times as long. Up to
+# this share of the rows, it is faster to compare more candidates, and to drop those that do not meet the condition.
 _CANDIDATES_SHARE = 0.001
 _COMPARED_SHARE = 0.002  # of the rows: if fewer meet a condition, reading their vectors is faster than the index
 _MOST_COUNTED = 1000  # conditions

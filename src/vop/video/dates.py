@@ -27,7 +27,7 @@ _SOURCES = {  # by tag, in the order of priority
     "creation_time": "creation_time",
     **dict.fromkeys(("date_digitized", "date", "creationdate", "date_encoded"), "date"),
 }
-FIRST_YEAR = 1980
+_FIRST_YEAR = 1980
 _TOMORROW = timedelta(days=1)
 
 # 2019-07-14T20:15:00.000Z, 2019:07:14 20:15:00 +02:00, 2019-07-14/ 20:15, 20190714
@@ -70,9 +70,25 @@ def recording_date(
     """
     tomorrow = (now or datetime.now(UTC)) + _TOMORROW
     for date in _candidates(container, stream, path.name):
-        if date.at.year >= FIRST_YEAR and date.at <= tomorrow:
+        if date.at.year >= _FIRST_YEAR and date.at <= tomorrow:
             return date
     return RecordingDate(_local_time(mtime_ns), "file")
+
+
+def date_after_change(before: RecordingDate, name: str, mtime_ns: int | None) -> RecordingDate:
+    """Return the date of a recording whose file has another name or modification time than before.
+
+    A date in the name counts if the metadata have none. So does an earlier time of the file, if it is plausible; a
+    later one may be that of a copy.
+
+    Args:
+        mtime_ns: the file's modification time, in nanoseconds; None if it has none.
+    """
+    if before.source not in ("name", "file"):
+        return before
+    found = recording_date({}, {}, Path(name), mtime_ns or 0)
+    is_earlier = before.source == "file" and found.at.year >= _FIRST_YEAR and found.at < before.at
+    return found if found.source == "name" or is_earlier else before
 
 
 def _candidates(container: Mapping[str, str], stream: Mapping[str, str], name: str) -> Iterator[RecordingDate]:

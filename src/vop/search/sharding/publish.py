@@ -148,10 +148,11 @@ class Publisher:
         for values in (values for result in results.values() for values in result["updates"]):
             wanted.add((values["file"]["location"], values["video"]))
             known.add((values["before"], values["video"]))
+        expected = wanted | known
         videos, paths = dict(wanted), {video: path for path, video in wanted}
         met: set[str] = set()
         for row in _rows_with(target, videos.keys(), paths.keys()):
-            if (row["path"], row["video"]) not in wanted | known:
+            if (row["path"], row["video"]) not in expected:
                 met |= {row["path"], paths.get(row["video"], row["path"])} & planned.keys() & videos.keys()
         return {(path, videos[path]) for path in met if not is_unchanged(planned[path])}
 

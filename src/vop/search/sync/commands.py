@@ -357,9 +357,8 @@ def forget(
         kept = _below(paths, library.removed.videos()) if for_good else []
         if not found and not kept:
             raise UsageError(f"{library.path} has no video at or below {', '.join(map(str, paths))}")
-        folders.drop_below(
-            library.path, absolute_paths(paths)
-        )  # first: a killed call can be repeated while it has videos
+        # First, because a killed call can be repeated only while the folder has videos.
+        folders.drop_below(library.path, absolute_paths(paths))
         if tags:
             removed = library.removed.videos()
             videos = {*(records[path].video for path in found), *(removed[path] for path in kept)}

@@ -16,6 +16,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -51,7 +52,7 @@ from vop.storage.errors import StorageError
 from vop.storage.scratch import Scratch
 from vop.utils.progress import Progress
 from vop.utils.uninterrupted import uninterrupted
-from vop.video.dates import FIRST_YEAR, recording_date
+from vop.video.dates import RecordingDate, date_after_change
 from vop.video.find import LISTED, FoundFile, volume_of
 from vop.video.isolated import DecodingProcesses
 
@@ -542,18 +543,12 @@ def updated_rows(library: Store, updates: Iterable[Update]) -> Iterator[pa.Table
 
 
 def _new_date(rows: pa.Table, file: FoundFile) -> dict[str, str]:
-    """Return the date that a new name or an earlier time gives to a video whose metadata has none.
-
-    A copy may have a later time than its original, so a later time does not count, nor does a name without a date, or
-    a time before there were such files.
-    """
     before, source = rows.column("date")[0].as_py(), rows.column("date_source")[0].as_py()
-    if source not in ("name", "file"):
+    if not source:  # of an older library
         return {}
-    found = recording_date({}, {}, Path(file.path.name), file.mtime_ns)
-    date = date_text(found.at)
-    is_earlier = source == "file" and isinstance(file.path, Path) and f"{FIRST_YEAR}" <= date < before
-    return {"date": date, "date_source": found.source} if found.source == "name" or is_earlier else {}
+    mtime_ns = file.mtime_ns if isinstance(file.path, Path) else None  # an object has a number that stands for its ETag
+    date = date_after_change(RecordingDate(datetime.fromisoformat(before), source), file.path.name, mtime_ns)
+    return {"date": date_text(date.at), "date_source": date.source}
 
 
 def is_known(file: FoundFile, failed: Mapping[str, Failure], records: Mapping[str, VideoRecord]) -> bool:
